@@ -39,6 +39,7 @@ POINTS = (
     "cache-stored",
     "cache-recorded",
     "log-closed",
+    "log-object-stored",
     "log-file-sealed",
     "log-sealed",
     "finish-written",

@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from reactorcide import crashpoints
-from reactorcide.domain.errors import InvalidInput, ObjectNotFound
+from reactorcide.domain.errors import ObjectNotFound
+from reactorcide.domain.logs import parse_log_key
 from reactorcide.objects import ObjectStore, StoredObject
 from reactorcide.objects.filesystem import FilesystemObjectStore, translated
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-_KEY = re.compile(r"jobs/([\w-]{1,128})/(\d{1,9})/(log(?:\.idx)?)", re.ASCII)
 _NAME = re.compile(r"([\w-]+)\.(\d+)\.(log(?:\.idx)?)", re.ASCII)
 
 
@@ -141,7 +141,5 @@ class _LocalLogFile:
 
 def _name(key: str) -> str:
     """Return the file name for a key; raises ``InvalidInput`` if it is not the key of a log."""
-    match = _KEY.fullmatch(key)
-    if match is None:
-        raise InvalidInput(f"{key!r} is not the key of a log")
-    return ".".join(match.groups())
+    log = parse_log_key(key)
+    return f"{log.job_id}.{log.attempt}.{log.name}"

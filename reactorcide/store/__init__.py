@@ -18,6 +18,7 @@ from reactorcide.store.images import Images
 from reactorcide.store.instance import Instance
 from reactorcide.store.jobs import Jobs
 from reactorcide.store.lists import Lists
+from reactorcide.store.log_pieces import LogPieces
 from reactorcide.store.named_secrets import NamedSecrets
 from reactorcide.store.outbox import Outbox
 from reactorcide.store.projects import Projects
@@ -52,6 +53,7 @@ class Records:
         self.groups = Groups(db)
         self.room = Room(db)
         self.approvals = Approvals(db)
+        self.log_pieces = LogPieces(db)
         self.named_secrets = NamedSecrets(db, sealed)
         self.queues = Queues(db)
         self.events = Events(db, sealed)

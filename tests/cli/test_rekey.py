@@ -18,7 +18,14 @@ from tests.support.store import new_store
 
 VALUE = "open sesame"
 POINTS = ("rekey-key-created", "rekey-written", "rekey-committed")
-_NOT_ENCRYPTED = {"secret_key_sha256", "token_sha256", "invitation_sha256", "body_mac", "session_sha256"}
+_NOT_ENCRYPTED = {
+    "secret_key_sha256",
+    "token_sha256",
+    "invitation_sha256",
+    "body_mac",
+    "session_sha256",
+    "data",
+}
 
 
 def opened(data_dir: Path) -> tuple[Database, Store]:

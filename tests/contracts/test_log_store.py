@@ -1,20 +1,30 @@
 """One suite over every log store, with every kind of object store behind it."""
 
+import itertools
 import os
+import shutil
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
+from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError, StoreError
 from reactorcide.domain.jobs import attempt_prefix, log_index_key, log_key
+from reactorcide.domain.logs import parse_log_key
 from reactorcide.lib.notifier import LocalNotifier
+from reactorcide.logs import LogStore
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.reader import LogView, follow_log
+from reactorcide.logs.rows import RowLogStore
 from reactorcide.logs.writer import LogWriter
 from reactorcide.objects import ObjectStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.objects.memory import MemoryObjectStore
+from reactorcide.store.database import Database
+from reactorcide.store.log_pieces import MAX_PIECE_BYTES, LogPieces
 
 KEY = log_key("job", 1)
 INDEX_KEY = log_index_key("job", 1)
@@ -28,23 +38,46 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     return FilesystemObjectStore(tmp_path / "objects")
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("database") / "jobs.db"
+    database = Database(path)
+    database.migrate()
+    database.close()
+    return path
+
+
 @pytest.fixture
-def logs(objects: ObjectStore, tmp_path: Path) -> LocalLogStore:
+def database(migrated: Path, tmp_path: Path) -> Iterator[Database]:
+    database = Database(Path(shutil.copy(migrated, tmp_path)))
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=["local", "rows"])
+def logs(request: pytest.FixtureRequest, objects: ObjectStore, tmp_path: Path) -> LogStore:
+    if request.param == "rows":
+        return RowLogStore(LogPieces(request.getfixturevalue("database")), objects)
     return LocalLogStore(tmp_path / "logs", objects)
 
 
-def whole(store: LocalLogStore | ObjectStore, key: str = KEY) -> bytes:
+def put_method(logs: LogStore) -> str:
+    """Return the method of the object store that sealing calls."""
+    return "put_file" if isinstance(logs, LocalLogStore) else "put"
+
+
+def whole(store: LogStore | ObjectStore, key: str = KEY) -> bytes:
     return b"".join(store.read(key))
 
 
-def write(logs: LocalLogStore, *parts: bytes, key: str = KEY) -> None:
+def write(logs: LogStore, *parts: bytes, key: str = KEY) -> None:
     file = logs.append(key)
     for part in parts:
         file.write(part)
     file.close()
 
 
-def test_appended_bytes_are_readable_at_once_and_later(logs: LocalLogStore) -> None:
+def test_appended_bytes_are_readable_at_once_and_later(logs: LogStore) -> None:
     log = logs.append(KEY)
     log.write(b"one\n")
     assert whole(logs) == b"one\n"
@@ -60,7 +93,7 @@ def test_appended_bytes_are_readable_at_once_and_later(logs: LocalLogStore) -> N
     assert whole(logs) == b"one\ntwo\nthree\n"
 
 
-def test_log_is_truncated_and_continued(logs: LocalLogStore) -> None:
+def test_log_is_truncated_and_continued(logs: LogStore) -> None:
     log = logs.append(KEY)
     log.write(b"keep|drop")
     log.cut_back(4)
@@ -69,7 +102,7 @@ def test_log_is_truncated_and_continued(logs: LocalLogStore) -> None:
     assert whole(logs) == b"keep!"
 
 
-def test_only_a_sealed_log_is_an_object(logs: LocalLogStore, objects: ObjectStore) -> None:
+def test_only_a_sealed_log_is_an_object(logs: LogStore, objects: ObjectStore) -> None:
     write(logs, b"text")
     write(logs, b"index", key=INDEX_KEY)
     write(logs, b"of another", key=log_key("job", 2))
@@ -82,7 +115,7 @@ def test_only_a_sealed_log_is_an_object(logs: LocalLogStore, objects: ObjectStor
         assert (whole(logs), logs.size(INDEX_KEY)) == (b"text", 5)
 
 
-def test_a_sealed_log_is_reopened_and_sealed_again(logs: LocalLogStore, objects: ObjectStore) -> None:
+def test_a_sealed_log_is_reopened_and_sealed_again(logs: LogStore, objects: ObjectStore) -> None:
     write(logs, b"x" * 600_000, b"one\n")
     logs.seal(PREFIX)
     file = logs.append(KEY)
@@ -96,7 +129,7 @@ def test_a_sealed_log_is_reopened_and_sealed_again(logs: LocalLogStore, objects:
 
 
 def test_a_log_of_a_version_that_wrote_objects_can_be_read_and_continued(
-    logs: LocalLogStore, objects: ObjectStore
+    logs: LogStore, objects: ObjectStore
 ) -> None:
     objects.put(KEY, [b"of an older version\n"])
     assert whole(logs) == b"of an older version\n"
@@ -105,15 +138,15 @@ def test_a_log_of_a_version_that_wrote_objects_can_be_read_and_continued(
 
 
 def test_a_log_that_cannot_be_sealed_stays_readable(
-    logs: LocalLogStore, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    logs: LogStore, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(logs, b"text")
 
-    def fail(key: str, path: Path) -> None:
+    def fail(key: str, content: object) -> None:
         raise ObjectStoreError("the object store is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "put_file", fail)
+        patch.setattr(objects, put_method(logs), fail)
         with pytest.raises(ObjectStoreError):
             logs.seal(PREFIX)
         assert whole(logs) == b"text"
@@ -128,7 +161,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("file_number", [0, 1])
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_kill_while_a_log_is_sealed_loses_nothing(
-    logs: LocalLogStore,
+    logs: LogStore,
     objects: ObjectStore,
     monkeypatch: pytest.MonkeyPatch,
     file_number: int,
@@ -138,21 +171,21 @@ def test_a_kill_while_a_log_is_sealed_loses_nothing(
     writer.feed([(1, b"one\n"), (2, b"two\n")])
     writer.end()
     writer.close()
-    put_file, calls = objects.put_file, 0
+    put, put_sealed, calls = objects.put, getattr(objects, put_method(logs)), 0
 
-    def killed(key: str, path: Path) -> None:
+    def killed(key: str, content: Path | Iterable[bytes]) -> None:
         nonlocal calls
         calls += 1
         if calls <= file_number:
-            put_file(key, path)
+            put_sealed(key, content)
             return
         if stored:
-            # The bytes are there, and the file is still there as well.
-            objects.put(key, [path.read_bytes()])
+            # The bytes are there, and the file or its rows are still there as well.
+            put(key, [content.read_bytes()] if isinstance(content, Path) else content)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "put_file", killed)
+        patch.setattr(objects, put_method(logs), killed)
         with pytest.raises(Killed):
             logs.seal(PREFIX)
     view = LogView(logs, "job", 1)
@@ -170,7 +203,7 @@ def test_a_kill_while_a_log_is_sealed_loses_nothing(
 
 
 def test_a_follower_and_readers_see_every_byte_while_it_is_sealed(
-    logs: LocalLogStore, objects: ObjectStore
+    logs: LogStore, objects: ObjectStore
 ) -> None:
     notifier, closed = LocalNotifier(), threading.Event()
     writer = LogWriter(logs, notifier, "job", 1)
@@ -211,7 +244,7 @@ def test_a_follower_and_readers_see_every_byte_while_it_is_sealed(
     assert b"".join(followed) == expected == whole(objects)
 
 
-def test_a_missing_key_is_an_error_at_once(logs: LocalLogStore) -> None:
+def test_a_missing_key_is_an_error_at_once(logs: LogStore) -> None:
     for call in (logs.read, logs.size):
         with pytest.raises(ObjectNotFound):
             call(KEY)
@@ -220,7 +253,7 @@ def test_a_missing_key_is_an_error_at_once(logs: LocalLogStore) -> None:
     logs.delete(PREFIX)
 
 
-def test_delete_removes_only_the_matching_logs(logs: LocalLogStore, objects: ObjectStore) -> None:
+def test_delete_removes_only_the_matching_logs(logs: LogStore, objects: ObjectStore) -> None:
     for job_id in ("job", "job2"):
         for attempt in (1, 2):
             write(logs, b"x", key=log_key(job_id, attempt))
@@ -238,7 +271,7 @@ def test_delete_removes_only_the_matching_logs(logs: LocalLogStore, objects: Obj
     "key",
     ["", "log", "jobs/job/1/artifacts/log", "jobs/../1/log", "jobs/a.b/1/log", "jobs/job/x/log", f"{KEY}/"],
 )
-def test_only_logs_can_be_written(logs: LocalLogStore, key: str) -> None:
+def test_only_logs_can_be_written(logs: LogStore, key: str) -> None:
     for call in (logs.append, logs.read, logs.size):
         with pytest.raises(InvalidInput):
             call(key)
@@ -323,3 +356,176 @@ class TestLocal:
         logs = LocalLogStore(tmp_path / "file", MemoryObjectStore())
         with pytest.raises(ObjectStoreError, match="could not write"):
             logs.append(KEY)
+
+
+class TestRows:
+    """What only the store in the job database has to hold."""
+
+    @pytest.fixture
+    def objects(self) -> ObjectStore:
+        return MemoryObjectStore()
+
+    @pytest.fixture
+    def pieces(self, database: Database) -> LogPieces:
+        return LogPieces(database)
+
+    @pytest.fixture
+    def logs(self, pieces: LogPieces, objects: ObjectStore) -> LogStore:
+        return RowLogStore(pieces, objects)
+
+    def piece_sizes(self, database: Database, key: str = KEY) -> list[int]:
+        name = key.rpartition("/")[2]
+        sql = "SELECT length(data) FROM log_piece WHERE name = ? ORDER BY start_at"
+        with database.read() as db:
+            return [size for (size,) in db.execute_sql(sql, (name,)).fetchall()]
+
+    def test_many_short_writes_are_few_pieces_and_long_ones_are_bounded(
+        self, logs: LogStore, database: Database
+    ) -> None:
+        file = logs.append(KEY)
+        lines = [b"%d\n" % number for number in range(300)]
+        for line in lines:
+            file.write(line)
+        sizes = self.piece_sizes(database)
+        assert len(sizes) < 15
+        assert whole(logs) == b"".join(lines)
+        file.write(b"x" * 3_000_000)
+        sizes = self.piece_sizes(database)
+        assert max(sizes) == MAX_PIECE_BYTES
+        assert len(sizes) < 65
+        assert whole(logs) == b"".join(lines) + b"x" * 3_000_000
+
+    def test_a_byte_is_written_a_few_times_at_most(
+        self, pieces: LogPieces, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written_bytes = 0
+        add = pieces.add
+
+        def counted(*args: Any, merged: bytes, **named: Any) -> bool:
+            nonlocal written_bytes
+            written_bytes += len(args[3]) + len(merged)
+            return add(*args, merged=merged, **named)
+
+        monkeypatch.setattr(pieces, "add", counted)
+        file = RowLogStore(pieces, objects).append(KEY)
+        for _ in range(300):
+            file.write(b"x" * 40)
+        assert written_bytes < 300 * 40 * 10
+
+    def test_every_range_is_read_over_pieces_and_the_object_before_them(
+        self, logs: LogStore, objects: ObjectStore
+    ) -> None:
+        expected = bytes(range(256)) * 4
+        write(logs, expected[:300])
+        logs.seal(PREFIX)
+        file = logs.append(KEY)
+        for start in range(300, 1024, 7):
+            file.write(expected[start : min(start + 7, 1024)])
+        for start in range(0, 1030, 13):
+            for end in (None, start, start + 1, start + 50, 300, 2000):
+                assert b"".join(logs.read(KEY, start, end)) == expected[start:end], (start, end)
+        assert whole(objects) == expected[:300]
+
+    def test_whoever_opens_a_log_takes_it_from_its_writer(
+        self, pieces: LogPieces, objects: ObjectStore
+    ) -> None:
+        # Two services on one database, of which the first was taken for dead.
+        first, second = (RowLogStore(pieces, objects) for _ in range(2))
+        old = first.append(KEY)
+        old.write(b"one\n")
+        new = second.append(KEY)
+        new.cut_back(2)
+        new.write(b"ly\n")
+        for _ in range(2):
+            with pytest.raises(ObjectStoreError, match="is written by another service now"):
+                old.write(b"two\n")
+            with pytest.raises(ObjectStoreError, match="is written by another service now"):
+                old.cut_back(1)
+        new.write(b"three\n")
+        assert whole(first) == b"only\nthree\n"
+
+    def test_two_who_write_at_one_offset_cannot_both(self, pieces: LogPieces) -> None:
+        log = parse_log_key(KEY)
+        pieces.open(log, "writer", size_bytes=0)
+        assert pieces.add(log, "writer", 0, b"one", merged_from=0, merged=b"")
+        assert not pieces.add(log, "writer", 0, b"two", merged_from=0, merged=b"")
+        assert not pieces.add(log, "another", 3, b"two", merged_from=3, merged=b"")
+        assert pieces.read(log, 0, 9) == [(0, b"one")]
+
+    def test_a_writer_goes_on_after_the_database_has_failed(
+        self, pieces: LogPieces, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        logs = RowLogStore(pieces, objects)
+        writer = LogWriter(logs, LocalNotifier(), "job", 1)
+        writer.feed([(1, b"one\n")])
+        add = pieces.add
+
+        def lost(*args: Any, **named: Any) -> bool:
+            # Committed, and the answer is lost.
+            add(*args, **named)
+            raise StoreError("the connection was lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pieces, "add", lost)
+            with pytest.raises(ObjectStoreError, match="the connection was lost"):
+                writer.feed([(1, b"two\n")])
+        writer.restart(0)
+        writer.feed([(1, b"one\n"), (1, b"two\n")])
+        writer.end()
+        writer.close()
+        view = LogView(logs, "job", 1)
+        assert b"".join(view.read(0, view.end)) == whole(logs) == b"one\ntwo\n"
+
+    def test_two_services_may_seal_a_log_at_once(
+        self, pieces: LogPieces, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        logs, other = (RowLogStore(pieces, objects) for _ in range(2))
+        write(logs, b"x" * 2_000_000)
+        put = objects.put
+
+        def late(key: str, chunks: Iterable[bytes]) -> int:
+            # While the first service reads the rows, the second takes them away.
+            monkeypatch.setattr(objects, "put", put)
+            chunks = iter(chunks)
+            first = next(chunks)
+            other.seal(PREFIX)
+            return put(key, itertools.chain([first], chunks))
+
+        monkeypatch.setattr(objects, "put", late)
+        logs.seal(PREFIX)
+        assert whole(objects) == whole(logs) == b"x" * 2_000_000
+        assert list(logs.unsealed()) == []
+
+    def test_the_rows_of_a_sealed_log_go(self, logs: LogStore, database: Database) -> None:
+        write(logs, b"text")
+        logs.seal(PREFIX)
+        with database.read() as db:
+            sql = "SELECT (SELECT COUNT(*) FROM log_piece) + (SELECT COUNT(*) FROM log_file)"
+            assert db.execute_sql(sql).fetchone() == (0,)
+
+    def test_a_follower_in_another_service_sees_new_lines_without_a_hint(
+        self, pieces: LogPieces, objects: ObjectStore
+    ) -> None:
+        logs, other = (RowLogStore(pieces, objects) for _ in range(2))
+        writer = LogWriter(logs, LocalNotifier(), "job", 1)
+        # A notifier of its own, which hears nothing of the writer's service.
+        parts = follow_log(other, LocalNotifier(), "job", 1, lambda: False)
+        for line in (b"one\n", b"two\n"):
+            writer.feed([(1, line)])
+            began = time.monotonic()
+            view, start, end = next(part for part in parts if part[1] < part[2])
+            assert b"".join(view.read(start, end)) == line
+            assert time.monotonic() - began < 2
+        parts.close()  # type: ignore[attr-defined]  # a generator
+        writer.close()
+
+    def test_unsealed_lists_more_files_than_one_query_returns(
+        self, pieces: LogPieces, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("reactorcide.store.log_pieces._LISTED_AT_ONCE", 3)
+        logs = RowLogStore(pieces, objects)
+        keys = sorted(log_key(f"job{number % 4}", number) for number in range(1, 9))
+        for key in keys:
+            write(logs, b"x", key=key)
+        assert sorted(file.key for file in logs.unsealed()) == keys
+        assert [file.key for file in logs.unsealed("jobs/job1/")] == [log_key("job1", 1), log_key("job1", 5)]

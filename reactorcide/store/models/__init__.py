@@ -14,6 +14,7 @@ from reactorcide.store.models.accounts import (
 )
 from reactorcide.store.models.deliveries import DeliveryRow
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
+from reactorcide.store.models.logs import LogFileRow, LogPieceRow
 from reactorcide.store.models.outbox import CommitStatusRow, OutboxLaneRow
 from reactorcide.store.models.projects import (
     ApprovalRow,
@@ -66,6 +67,8 @@ ALL_MODELS = (
     WebhookCursorRow,
     FailingWorkflowRow,
     PulledImageRow,
+    LogFileRow,
+    LogPieceRow,
     IdempotencyRow,
     AuditRow,
 )
