@@ -103,13 +103,28 @@ def object_store(settings: Settings, url: str | None, environment: Mapping[str, 
     return S3ObjectStore(url, region=environment.get("AWS_REGION"))
 
 
-def _is_admin(accounts: Accounts, user_id: str) -> bool:
-    """Return whether a user is an active admin according to the database; a removed user is not."""
-    try:
-        user = accounts.user(user_id)
-    except NotFound:
-        return False
-    return user.is_active and user.is_admin
+def admins(accounts: Accounts) -> Callable[[str], bool]:
+    """Return a function: whether a user is an active admin by the database; a removed user is not."""
+
+    def is_admin(user_id: str) -> bool:
+        try:
+            user = accounts.user(user_id)
+        except NotFound:
+            return False
+        return user.is_active and user.is_admin
+
+    return is_admin
+
+
+def limits_of_remote_workers(settings: Settings) -> dict[str, float]:
+    """Return what the service sets to workers on other machines, because it stores it or waits for it."""
+    return {
+        "cancel_grace": settings.cancel_grace_s,
+        "max_artifact_bytes": settings.max_artifact_bytes,
+        "max_artifacts": settings.max_artifacts,
+        "max_log_bytes": settings.max_log_bytes,
+        "max_cache_bytes": settings.max_cache_bytes,
+    }
 
 
 def preparation(settings: Settings, environment: Mapping[str, str], accounts: Accounts) -> Preparation:
@@ -118,7 +133,7 @@ def preparation(settings: Settings, environment: Mapping[str, str], accounts: Ac
         settings.workspaces_dir,
         environment,
         settings.allow_images,
-        is_admin=lambda user_id: _is_admin(accounts, user_id),
+        is_admin=admins(accounts),
         addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
         git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=settings.max_disk_bytes),
     )

@@ -12,8 +12,13 @@ from reactorcide.app import parts
 from reactorcide.deliveries import receive
 from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
 from reactorcide.domain.errors import ReactorcideError
+from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, caches, place, sources
 from reactorcide.jobs.hints import WorkerHints
+from reactorcide.jobs.remote import registry
+from reactorcide.jobs.remote.attempts import LeasedAttempts
+from reactorcide.jobs.remote.dispatch import Dispatcher
+from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
@@ -35,7 +40,7 @@ from reactorcide.store.outbox import STATUSES, WEBHOOKS
 from reactorcide.store.vault import Vault
 from reactorcide.worker.deliverer import Deliverer
 from reactorcide.worker.janitor import Janitor
-from reactorcide.worker.local import LocalPort, queue_duties, run_duties
+from reactorcide.worker.local import LocalPort, lost_duties, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.scheduler import Scheduler
 
@@ -44,6 +49,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("reactorcide.app")
+
+_AWAY_AFTER_S = 60.0
+"""A worker on another machine calls at least twice in this time."""
 
 
 class Service:
@@ -83,6 +91,10 @@ class Service:
             evaluator=Evaluator(),
             defaults=parts.job_defaults(settings),
         )
+        self._leased = LeasedAttempts(
+            self._context, lease_s=settings.lease_s, max_log_bytes=settings.max_log_bytes
+        )
+        self._dispatcher = Dispatcher(self._context, lease_s=settings.lease_s)
         self._worker = Worker(
             LocalPort(self._context, lease_s=settings.lease_s),
             self._runner,
@@ -94,6 +106,7 @@ class Service:
             duties=[
                 *queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s)),
                 *run_duties(RunUpkeep(self._context)),
+                *lost_duties(LostAttempts(self._context, self._leased, grace_s=settings.cancel_grace_s)),
             ],
         )
         self._scheduler = Scheduler(Due(self._runs))
@@ -136,6 +149,7 @@ class Service:
         self.new_admin_token = users.bootstrap(self._accounts, self._settings.admin_token_path)
         self._queue.start()
         self._worker.start()
+        self._dispatcher.start()
         self._janitor.start()
         self._scheduler.start()
         self._deliverer.start()
@@ -162,6 +176,7 @@ class Service:
     def release_waiters(self) -> None:
         """End followers and long polls, because the service is about to stop."""
         self._notifier.close()
+        self._dispatcher.release()
 
     def stop(self, deadline_s: float = 3.0) -> None:
         """Stop all parts within about ``deadline_s``; running containers continue."""
@@ -170,7 +185,9 @@ class Service:
         for stop in (
             self._scheduler.stop,
             self._deliverer.stop,
+            self._dispatcher.stop,
             self._worker.stop,
+            lambda _: self._leased.close(),
             self._janitor.stop,
             self._sender.stop,
             self._queue.stop,
@@ -181,6 +198,10 @@ class Service:
                 stop(max(0.1, deadline - monotonic()))
             except ReactorcideError as exc:
                 log.warning("while stopping: %s", exc)
+
+    def _worker_views(self) -> list[WorkerView]:
+        """Return this process's own worker, and those on other machines."""
+        return [self._worker.view(), *registry.views(self._context, away_after_s=_AWAY_AFTER_S)]
 
     def _warm_counts(self) -> tuple[int, int, int]:
         view = self._runner.warm_view()
@@ -193,7 +214,7 @@ class Service:
         from reactorcide.web import create_app
         from reactorcide.web.probes import Probes
         from reactorcide.web.ratelimit import FailureLimiter
-        from reactorcide.web.services import RETENTION, Services
+        from reactorcide.web.services import RETENTION, RemoteWorkers, Services
         from reactorcide.web.streams import StreamSlots
 
         settings = self._settings
@@ -217,7 +238,14 @@ class Service:
                     "worker": self._worker.check,
                 }
             ),
-            workers=lambda: [self._worker.view()],
+            workers=self._worker_views,
+            remote=RemoteWorkers(
+                dispatcher=self._dispatcher,
+                attempts=self._leased,
+                lease_s=settings.lease_s,
+                limits=parts.limits_of_remote_workers(settings),
+            ),
+            is_admin=parts.admins(self._store.accounts),
             http=self._http,
             public_url=settings.public_url,
             retention={name: getattr(settings, name) for name in RETENTION},

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -123,6 +123,18 @@ class Client(ProjectCalls):
     def pin_run(self, run_id: str, *, pinned: bool) -> Json:
         """Pin or unpin a run and return it. Safe to repeat."""
         return self._json("PUT" if pinned else "DELETE", f"/runs/{run_id}/pin")
+
+    def add_worker(self, name: str, queues: Sequence[str]) -> Json:
+        """Add a worker on another machine and return it with its registration token."""
+        return self._json("POST", "/workers", json={"name": name, "queues": list(queues)})
+
+    def change_worker(self, worker_id: str, change: str) -> None:
+        """Drain or resume a worker on another machine."""
+        self._send("POST", f"/workers/{quote(worker_id, safe='')}/{change}").close()
+
+    def forget_worker(self, worker_id: str) -> None:
+        """Forget a worker on another machine."""
+        self._send("DELETE", f"/workers/{quote(worker_id, safe='')}").close()
 
     def workers(self) -> list[Json]:
         """Return the workers."""

@@ -15,6 +15,8 @@ _EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "serve": ("reactorcide.cli.serve", "serve", "Run the service: API, worker and queue in one process."),
+    "worker": ("reactorcide.cli.worker", "worker", "Run jobs of a service on another machine."),
+    "workers": ("reactorcide.cli.workers", "workers", "Add, list, drain and forget workers."),
     "corndogs": ("reactorcide.cli.corndogs", "corndogs", "Run only the embedded Corndogs."),
     "open": (
         "reactorcide.cli.open",
@@ -53,7 +55,7 @@ _COMMANDS = {
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs and a workflow on a temporary service."),
 }
 
-_OF_A_SERVICE = {"caches", "jobs", "open", "project", "runs", "secret", "submit", "webhook"}
+_OF_A_SERVICE = {"caches", "jobs", "open", "project", "runs", "secret", "submit", "webhook", "workers"}
 """Commands that show answers of a service, which may be another program."""
 _NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 

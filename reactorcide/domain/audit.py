@@ -71,6 +71,11 @@ class Action(StrEnum):
     USER_MAKE_USER = "user.make_user"
     USER_REMOVE = "user.remove"
     INVITATION_CREATE = "invitation.create"
+    WORKER_ADD = "worker.add"
+    """A worker on another machine."""
+    WORKER_DRAIN = "worker.drain"
+    WORKER_RESUME = "worker.resume"
+    WORKER_FORGET = "worker.forget"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,23 @@ class IllegalTransition(Conflict):
     """A guarded status change did not match: the job has another status."""
 
 
+class AttemptStale(Conflict):
+    """An attempt is no longer that of the worker that names it: it has ended, or its lease is another one."""
+
+
+class SessionGone(Conflict):
+    """A worker's session was replaced by a later one, or is not known."""
+
+
+class LogConflict(Conflict):
+    """A piece of a log does not follow what is stored, which has these ends."""
+
+    def __init__(self, message: str, log_bytes: int, index_bytes: int) -> None:
+        super().__init__(message)
+        self.log_bytes = log_bytes
+        self.index_bytes = index_bytes
+
+
 class KeyTaken(Conflict):
     """The user has submitted a job with that idempotency key before."""
 

@@ -1,6 +1,11 @@
-"""Facts about a worker. Times are Unix milliseconds in UTC."""
+"""Workers: what they report, and those on other machines. Times are Unix milliseconds in UTC."""
 
 from dataclasses import dataclass
+
+from reactorcide.domain.jobs import Job, OpenAttempt
+
+PROTOCOL = 1
+"""The newest version of the calls below ``/api/v1/worker``; a session uses the older one of both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +23,82 @@ class WorkerView:
     """Containers that have started and wait for its next jobs."""
     trouble: str | None
     """Why it cannot claim a job at the moment."""
+    version: str | None = None
+    """The version of its program, if that may differ from the service's."""
+    is_draining: bool = False
+    """Whether it takes no more jobs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteWorker:
+    """A worker on another machine, from the database."""
+
+    worker_id: str
+    name: str
+    queues: tuple[str, ...]
+    """The queues that it is bound to; empty for all."""
+    is_registered: bool
+    is_draining: bool
+    created_at_ms: int
+    session_id: str | None
+    host: str
+    version: str
+    concurrency: int
+    served_queues: tuple[str, ...]
+    """The queues that it asks for; empty for all that it is bound to."""
+    trouble: str | None
+    warm_containers: int
+    last_seen_at_ms: int | None
+    lost_after_s: float
+
+    @property
+    def taken_queues(self) -> tuple[str, ...] | None:
+        """The queues that it takes jobs from; empty for any, ``None`` for none at all."""
+        if not self.queues or not self.served_queues:
+            return self.queues or self.served_queues
+        return tuple(queue for queue in self.served_queues if queue in self.queues) or None
+
+    def takes(self, queue: str) -> bool:
+        """Return whether it takes jobs from a queue."""
+        queues = self.taken_queues
+        return queues is not None and (not queues or queue in queues)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSession:
+    """What a worker says of itself when it connects."""
+
+    session_id: str
+    host: str
+    version: str
+    protocol: int
+    concurrency: int
+    queues: tuple[str, ...]
+    lost_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLease:
+    """The lease of an attempt of a worker on another machine."""
+
+    token: str
+    lost_after_s: float
+    """How long the worker goes on without the service; both sides measure it themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedAttempt:
+    """An attempt of a worker on another machine."""
+
+    attempt: OpenAttempt
+    lease: AttemptLease
+
+    @property
+    def job(self) -> Job:
+        """Return the job, which represents this attempt."""
+        return self.attempt.job
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Return the id of the job and the number of the attempt."""
+        return self.attempt.job.job_id, self.attempt.job.attempt

@@ -22,7 +22,7 @@ from reactorcide.domain.caches import (
     cache_prefix,
     object_key,
 )
-from reactorcide.domain.errors import Forbidden, ObjectNotFound, ObjectStoreError, TooLarge
+from reactorcide.domain.errors import Forbidden, NotFound, ObjectNotFound, ObjectStoreError, TooLarge
 from reactorcide.domain.jobs import Job
 from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import Run
@@ -73,6 +73,27 @@ def find(context: StoredJobs, job: Job, spec: CacheSpec, key: str, check: Check)
                     damaged.append(cache.key)
                     drop(context, cache.cache_id)
     return CacheAnswer(None, tuple(damaged))
+
+
+def is_readable(context: StoredJobs, job: Job, cache_id: str) -> bool:
+    """Return whether there is a cache with this id, and the job's run may read it."""
+    run_scope = _scope(context, job)
+    try:
+        cache = context.store.caches.get(cache_id)
+    except NotFound:
+        return False
+    if run_scope is None:
+        return False
+    run, scope = run_scope
+    is_own = (cache.owner_id, cache.repository) == (run.owner_id, scope.repository)
+    return is_own and cache.branch in scope.branches
+
+
+def readable(context: StoredJobs, job: Job, cache_id: str) -> Iterator[bytes]:
+    """Return the bytes of a cache that the job's run may read; raises ``NotFound``."""
+    if not is_readable(context, job, cache_id):
+        raise NotFound(f"there is no cache {cache_id} for this job")
+    return context.objects.read(object_key(cache_id))
 
 
 def drop(context: StoredJobs, cache_id: str) -> None:

@@ -9,6 +9,7 @@ from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, IllegalTransition
 from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.workers import AttemptLease
 from reactorcide.jobs import JobContext, lifecycle, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 
@@ -45,13 +46,18 @@ class Claims:
         self._problem: CorndogsError | None = None
 
     def round(
-        self, worker_id: str, queues: Sequence[str], check_ready: Callable[[], None]
+        self,
+        worker_id: str,
+        queues: Sequence[str],
+        check_ready: Callable[[], None],
+        new_lease: Callable[[], AttemptLease | None] = lambda: None,
     ) -> Generator[tuple[Job, Task], None, None]:
         """Yield waiting jobs that were claimed for a worker, with their tasks; the caller closes the
         iterator.
 
         ``queues`` are those of the worker; empty means all. ``check_ready`` is called before each claim, and
-        raises if no job can run. Raises ``CorndogsError``, also when it is closed.
+        raises if no job can run; ``new_lease`` returns the lease of an attempt of a worker on another
+        machine. Raises ``CorndogsError``, also when it is closed.
         """
         self.begin()
         try:
@@ -65,7 +71,7 @@ class Claims:
                 if claimed is None:
                     return
                 task, job_id = claimed
-                job = take(self._context, task, job_id, worker_id)
+                job = take(self._context, task, job_id, worker_id, new_lease())
                 if job is not None:
                     yield job, task
         finally:
@@ -171,7 +177,9 @@ class Claims:
         return True
 
 
-def take(context: JobContext, task: Task, job_id: str, worker_id: str) -> Job | None:
+def take(
+    context: JobContext, task: Task, job_id: str, worker_id: str, lease: AttemptLease | None = None
+) -> Job | None:
     """Claim the job of a claimed task, and return it if it waited for this task.
 
     Otherwise the task is completed, unless it belongs to a running job, whose worker may be alive.
@@ -188,7 +196,7 @@ def take(context: JobContext, task: Task, job_id: str, worker_id: str) -> Job | 
         _complete(context, task, job_id)
         return None
     try:
-        job = lifecycle.claim(context, job_id, task.uuid, worker_id)
+        job = lifecycle.claim(context, job_id, task.uuid, worker_id, lease)
     except IllegalTransition:
         # It was cancelled at the same time.
         _complete(context, task, job_id)

@@ -6,7 +6,7 @@ from reactorcide import crashpoints
 from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import IllegalTransition, ObjectStoreError
-from reactorcide.domain.jobs import job_prefix
+from reactorcide.domain.jobs import Job, job_prefix
 from reactorcide.domain.projects import ProjectRole
 from reactorcide.jobs import JobContext, StoredJobs, access, ending, lifecycle
 from reactorcide.lib.clock import now_ms
@@ -59,3 +59,16 @@ def purge(context: StoredJobs, job_id: str) -> None:
     context.logs.delete(job_prefix(job_id))
     context.objects.delete(job_prefix(job_id))
     context.store.retention.purge(job_id)
+
+
+def attempt_ended(context: JobContext, job: Job) -> None:
+    """Close the task of an attempt that has ended, and remove its job if that was deleted meanwhile.
+
+    Where that fails, the upkeep and the janitor do it.
+    """
+    current = lifecycle.attempt_ended(context, job)
+    crashpoints.reached("task-closed")
+    if current is not None and current.deleted:
+        # The attempt has ended all the same.
+        with contextlib.suppress(ObjectStoreError):
+            purge_ended(context, job.job_id)

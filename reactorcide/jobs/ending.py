@@ -1,6 +1,7 @@
 """Ending a job: its row and, in the same transaction, the effects on its run."""
 
 import logging
+from collections.abc import Callable
 
 from reactorcide import crashpoints
 from reactorcide.domain.audit import Action, Actor, AuditEntry
@@ -16,8 +17,18 @@ from reactorcide.store import Records
 log = logging.getLogger("reactorcide.jobs")
 
 
-def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bool = False) -> None:
-    """End the job with its attempt; a job that was cancelled meanwhile stays cancelled."""
+def finish(
+    context: JobContext,
+    job: Job,
+    outcome: Outcome,
+    *,
+    log_truncated: bool = False,
+    first: Callable[[Records], None] = lambda tx: None,
+) -> None:
+    """End the job with its attempt; a job that was cancelled meanwhile stays cancelled.
+
+    ``first`` is part of the same transaction.
+    """
     lifecycle.seal_log(context, job)
     ended_at_ms = now_ms()
     error = None if outcome.error is None else lifecycle.sentence(job, outcome.error)
@@ -25,6 +36,7 @@ def finish(context: JobContext, job: Job, outcome: Outcome, *, log_truncated: bo
     def write(tx: Records) -> tuple[Job | None, Followed]:
         if job.run_id is not None:
             tx.runs.lock(job.run_id)
+        first(tx)
         ended = tx.attempts.end(
             job.job_id,
             job.attempt,

@@ -1,7 +1,9 @@
 """Status changes of a job: each is guarded in the store, then logged, counted and announced."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectStoreError
@@ -12,6 +14,7 @@ from reactorcide.domain.jobs import (
     attempt_prefix,
 )
 from reactorcide.domain.secrets import secrets_of
+from reactorcide.domain.workers import AttemptLease
 from reactorcide.jobs import JobContext, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
 from reactorcide.lib.clock import now_ms
@@ -25,12 +28,14 @@ _MAX_ERROR_CHARS = 4000
 """Maximum length of an error, which may come from git, an engine or a registry."""
 
 
-def claim(context: JobContext, job_id: str, task_id: str, worker_id: str) -> Job:
+def claim(
+    context: JobContext, job_id: str, task_id: str, worker_id: str, lease: AttemptLease | None = None
+) -> Job:
     """Decide that ``worker_id`` runs the next attempt of a waiting job. This is the fence.
 
-    Raises ``IllegalTransition`` if the job does not wait.
+    ``lease`` is for a worker on another machine. Raises ``IllegalTransition`` if the job does not wait.
     """
-    job = context.store.attempts.create(job_id, task_id, worker_id, now_ms=now_ms())
+    job = context.store.attempts.create(job_id, task_id, worker_id, now_ms=now_ms(), lease=lease)
     changed(context, job)
     return job
 
@@ -76,33 +81,39 @@ def try_again(
     delay_s: float,
     exit_code: int | None = None,
     log_truncated: bool = False,
-    **counters: int,
+    counters: Mapping[str, int] = MappingProxyType({}),
+    first: Callable[[Records], None] = lambda tx: None,
 ) -> None:
     """End the job's attempt; the next one is submitted after ``delay_s``.
 
     ``counters`` are the new values of columns that this attempt increased: ``retries_used``,
-    ``preparation_failures`` or ``killed_preparations``.
+    ``preparation_failures`` or ``killed_preparations``. ``first`` is part of the same transaction.
     """
     seal_log(context, job)
     ended_at_ms = now_ms()
-    waiting = context.store.attempts.end(
-        job.job_id,
-        job.attempt,
-        JobStatus.SUBMITTED,
-        now_ms=ended_at_ms,
-        exit_code=exit_code,
-        error=sentence(job, reason),
-        log_truncated=log_truncated,
-        job_changes={
-            **counters,
-            "attempt": job.attempt + 1,
-            "tests": None,
-            "worker_id": None,
-            "started_at_ms": None,
-            "queued_at_ms": None,
-            "next_submit_at_ms": ended_at_ms + round(delay_s * 1000),
-        },
-    )
+
+    def write(tx: Records) -> Job | None:
+        first(tx)
+        return tx.attempts.end(
+            job.job_id,
+            job.attempt,
+            JobStatus.SUBMITTED,
+            now_ms=ended_at_ms,
+            exit_code=exit_code,
+            error=sentence(job, reason),
+            log_truncated=log_truncated,
+            job_changes={
+                **counters,
+                "attempt": job.attempt + 1,
+                "tests": None,
+                "worker_id": None,
+                "started_at_ms": None,
+                "queued_at_ms": None,
+                "next_submit_at_ms": ended_at_ms + round(delay_s * 1000),
+            },
+        )
+
+    waiting = context.store.write(write)
     if waiting is None:
         context.notifier.announce(job.job_id)
         return

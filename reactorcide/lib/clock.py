@@ -17,6 +17,12 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def boottime() -> float:
+    """Return the seconds since some moment before; unlike ``time.monotonic`` also those of a suspend."""
+    # Only Linux has it.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def from_rfc3339(text: str) -> int:
     """Return a time in Unix milliseconds, at most the last one of the year 9999.
 

@@ -67,6 +67,7 @@ class Connection:
         self._drained_bytes = 0
         self._paused: Exchange | None = None
         """The exchange that no thread runs until the client has taken enough of its answer."""
+        self._is_unparked = False
         self._expect_request()
 
     def _expect_request(self) -> None:
@@ -220,6 +221,28 @@ class Connection:
                 return False
             self._paused = exchange
             return True
+
+    def begin_to_park(self) -> None:
+        """Expect ``park``: an ``unpark`` from now on ends that."""
+        with self._lock:
+            self._is_unparked = False
+
+    def park(self, exchange: "Exchange") -> bool:
+        """Submit the exchange again after ``unpark``; return ``False`` if that was called already.
+
+        It may be submitted earlier. The calling thread must have left the exchange.
+        """
+        with self._lock:
+            if self.state is State.CLOSED or self._is_unparked:
+                return False
+            self._paused = exchange
+            return True
+
+    def unpark(self) -> None:
+        """Submit the parked exchange again; from any thread."""
+        with self._lock:
+            self._is_unparked = True
+            self._resume()
 
     def abort(self) -> None:
         """Break the connection off, so that an incomplete answer does not look complete."""

@@ -28,6 +28,11 @@ CLIENT_HAS_CLOSED = "reactorcide.client_has_closed"
 TAKES_LONG = "reactorcide.takes_long"
 """A function to call for a request that mostly waits, such as a follower's."""
 
+PARK = "reactorcide.park"
+"""A function for an answer that waits: called while the application yields ``b""``, it frees the thread.
+
+It returns another function, which has the answer continued; that may be called early, and repeatedly."""
+
 
 class Exchange:
     """Calls the application and sends its answer, in one thread after another as the client reads it."""
@@ -43,15 +48,23 @@ class Exchange:
         self._chunks: Iterator[bytes] = iter(())
         self._has_started = False
         self._takes_long = False
+        self._is_parking = False
         environ[TAKES_LONG] = self._takes_long_now
+        environ[PARK] = self._park
         self._has_body = environ["REQUEST_METHOD"] != "HEAD"
 
     def __call__(self) -> None:
         """Run until the answer is complete, or so much of it is unsent that the client has to catch up."""
         while not self._context.run(self._run):
             # Only now that this thread has left the context may another one enter it.
-            if self._connection.pause(self):
+            is_parking, self._is_parking = self._is_parking, False
+            if self._connection.park(self) if is_parking else self._connection.pause(self):
                 return
+
+    def _park(self) -> Callable[[], None]:
+        self._is_parking = True
+        self._connection.begin_to_park()
+        return self._connection.unpark
 
     def _takes_long_now(self) -> None:
         self._takes_long = True
@@ -81,6 +94,8 @@ class Exchange:
                     return True
                 self._begin()
                 self._connection.write(chunk if self._has_body else b"")
+                if self._is_parking:
+                    break
         except ConnectionError as exc:
             log.debug("an answer broke off: %s", exc)
             self._abort()

@@ -17,6 +17,7 @@ from reactorcide.store.groups import Groups
 from reactorcide.store.images import Images
 from reactorcide.store.instance import Instance
 from reactorcide.store.jobs import Jobs
+from reactorcide.store.leases import Leases
 from reactorcide.store.lists import Lists
 from reactorcide.store.log_pieces import LogPieces
 from reactorcide.store.named_secrets import NamedSecrets
@@ -33,6 +34,7 @@ from reactorcide.store.sources import Sources
 from reactorcide.store.tasks import Tasks
 from reactorcide.store.vault import Vault
 from reactorcide.store.webhooks import Webhooks
+from reactorcide.store.workers import Workers
 
 T = TypeVar("T")
 
@@ -44,6 +46,8 @@ class Records:
         self.jobs = Jobs(db, sealed)
         self.lists = Lists(db, sealed)
         self.attempts = Attempts(db, self.jobs, sealed)
+        self.leases = Leases(db, sealed)
+        self.workers = Workers(db)
         self.tasks = Tasks(db, sealed)
         self.runs = Runs(db, sealed)
         self.projects = Projects(db, sealed)

@@ -7,6 +7,7 @@ from typing import Any
 from reactorcide.domain.errors import IllegalTransition
 from reactorcide.domain.jobs import FINAL, WAITING, AttemptRecord, Job, JobStatus, OpenAttempt, log_key
 from reactorcide.domain.outputs import Outputs
+from reactorcide.domain.workers import AttemptLease
 from reactorcide.store import transitions
 from reactorcide.store.connection import Connection, indexed_by
 from reactorcide.store.jobs import Jobs
@@ -20,7 +21,7 @@ _BEGIN_HAND_OVER = (
 )
 _INSERT = (
     "INSERT INTO attempt (job_id, attempt, worker_id, claimed_at_ms, heartbeat_at_ms, log_offset, "
-    "log_truncated) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "log_truncated, lease_token, lost_after_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _START = "UPDATE attempt SET started_at_ms = ? WHERE job_id = ? AND attempt = ?"
 _START_JOB = (
@@ -35,12 +36,16 @@ _END = (
     "UPDATE attempt SET completed_at_ms = ?, exit_code = ?, error = ?, log_truncated = ? "
     "WHERE job_id = ? AND attempt = ? AND completed_at_ms IS NULL"
 )
+OPEN_COLUMNS = (
+    "job_id, attempt, worker_id, heartbeat_at_ms, container_id, container_started_at, "
+    "handing_over_at_ms, started_at_ms, log_offset"
+)
+# Those of other machines have their containers there.
 _UNFINISHED = f"""
-    SELECT job_id, attempt, worker_id, heartbeat_at_ms, container_id, container_started_at,
-        handing_over_at_ms, started_at_ms, log_offset
-    FROM attempt {indexed_by("attempt_open")} WHERE completed_at_ms IS NULL
+    SELECT {OPEN_COLUMNS}
+    FROM attempt {indexed_by("attempt_open")} WHERE completed_at_ms IS NULL AND lease_token IS NULL
     """  # noqa: S608  # our own text
-_JOB_AT = f"SELECT {COLUMN_LIST} FROM job WHERE job_id = ? AND attempt = ?"  # noqa: S608  # as above
+JOB_AT = f"SELECT {COLUMN_LIST} FROM job WHERE job_id = ? AND attempt = ?"  # noqa: S608  # as above
 
 
 class Attempts:
@@ -51,10 +56,12 @@ class Attempts:
         self._jobs = jobs
         self._sealed = sealed
 
-    def create(self, job_id: str, task_id: str, worker_id: str, *, now_ms: int) -> Job:
+    def create(
+        self, job_id: str, task_id: str, worker_id: str, *, now_ms: int, lease: AttemptLease | None = None
+    ) -> Job:
         """Make a waiting job ``running`` with a new attempt: the fence that decides which worker runs it.
 
-        Raises ``IllegalTransition`` if the job does not wait.
+        ``lease`` is for a worker on another machine. Raises ``IllegalTransition`` if the job does not wait.
         """
         changes = {
             "worker_id": worker_id,
@@ -72,7 +79,8 @@ class Attempts:
                 db.execute_sql(
                     "UPDATE job SET logs_object_key = ? WHERE job_id = ?", (row["logs_object_key"], job_id)
                 )
-                db.execute_sql(_INSERT, (job_id, attempt, worker_id, now_ms, now_ms, 0, False))
+                leased = (None, None) if lease is None else (lease.token, lease.lost_after_s)
+                db.execute_sql(_INSERT, (job_id, attempt, worker_id, now_ms, now_ms, 0, False, *leased))
             return row
 
         row = self._db.write(work)
@@ -183,11 +191,11 @@ class Attempts:
         return self._db.write(work)
 
     def unfinished(self) -> list[OpenAttempt]:
-        """Return every attempt that has not ended."""
+        """Return every attempt that has not ended and is not leased to a worker on another machine."""
         with self._db.read() as db:
             # Two queries, so that neither can scan all jobs.
             attempts = db.execute_sql(_UNFINISHED).fetchall()
-            rows = [db.execute_sql(_JOB_AT, attempt[:2]).fetchone() for attempt in attempts]
+            rows = [db.execute_sql(JOB_AT, attempt[:2]).fetchone() for attempt in attempts]
         return [
             OpenAttempt(self._sealed.job(as_dict(row)), *attempt[2:])
             for row, attempt in zip(rows, attempts, strict=True)

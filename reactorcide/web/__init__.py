@@ -28,6 +28,8 @@ from reactorcide.web.api.secrets import routes as secrets
 from reactorcide.web.api.service import routes as service
 from reactorcide.web.api.sources import routes as sources
 from reactorcide.web.api.webhooks import routes as webhooks
+from reactorcide.web.api.worker import files as worker_files
+from reactorcide.web.api.worker import routes as worker
 from reactorcide.web.api.workers import routes as workers
 from reactorcide.web.services import Services, install_services
 
@@ -36,6 +38,8 @@ _RESOURCES = (
         document,
         service,
         workers,
+        worker,
+        worker_files,
         jobs,
         projects,
         secrets,

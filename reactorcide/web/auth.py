@@ -8,6 +8,8 @@ from flask import Flask, g, request
 from reactorcide.accounts import sessions, tokens
 from reactorcide.domain.accounts import Anonymous, Caller, Scope
 from reactorcide.domain.errors import Forbidden, Unauthorized
+from reactorcide.domain.workers import RemoteWorker
+from reactorcide.jobs.remote import registry
 from reactorcide.web.api import PREFIX
 from reactorcide.web.services import services
 
@@ -22,6 +24,11 @@ _SUBMIT: _Scopes = frozenset({Scope.JOBS_WRITE})
 # A route that changes something also returns it.
 _CHANGE: _Scopes = frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE})
 _ADMIN: _Scopes = frozenset({Scope.ADMIN})
+OF_WORKERS: _Scopes = frozenset()
+"""A worker's secret, and no token of a user."""
+
+_WORKER = f"{PREFIX}/worker"
+_ATTEMPT = f"{_WORKER}/attempts/<job_id>/<int:attempt>"
 
 # The scopes that each route needs. A missing route is refused, and a test reports it.
 NEEDS: Mapping[str, _Scopes | None] = {
@@ -36,6 +43,37 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"GET {PREFIX}/metrics": _NO_TOKEN,
     f"POST {PREFIX}/register": _NO_TOKEN,
     f"GET {PREFIX}/workers": _READ,
+    f"POST {PREFIX}/workers": _ADMIN,
+    f"POST {PREFIX}/workers/<worker_id>/drain": _ADMIN,
+    f"POST {PREFIX}/workers/<worker_id>/resume": _ADMIN,
+    f"DELETE {PREFIX}/workers/<worker_id>": _ADMIN,
+    # It sends a registration token, which is valid once.
+    f"POST {_WORKER}/register": _NO_TOKEN,
+    f"POST {_WORKER}/sessions": OF_WORKERS,
+    f"POST {_WORKER}/sessions/<session_id>/next": OF_WORKERS,
+    f"GET {_WORKER}/attempts": OF_WORKERS,
+    f"POST {_ATTEMPT}/renew": OF_WORKERS,
+    f"PUT {_ATTEMPT}/log": OF_WORKERS,
+    f"POST {_ATTEMPT}/handing-over": OF_WORKERS,
+    f"POST {_ATTEMPT}/started": OF_WORKERS,
+    f"POST {_ATTEMPT}/finish": OF_WORKERS,
+    f"POST {_ATTEMPT}/try-again": OF_WORKERS,
+    f"GET {_ATTEMPT}/source": OF_WORKERS,
+    f"GET {_ATTEMPT}/inputs": OF_WORKERS,
+    f"GET {_ATTEMPT}/needs": OF_WORKERS,
+    f"POST {_ATTEMPT}/known-hosts": OF_WORKERS,
+    f"PUT {_ATTEMPT}/artifacts/<path:path>": OF_WORKERS,
+    f"POST {_ATTEMPT}/artifact-copies": OF_WORKERS,
+    f"DELETE {_ATTEMPT}/artifacts": OF_WORKERS,
+    f"PUT {_ATTEMPT}/listing": OF_WORKERS,
+    f"PUT {_ATTEMPT}/report": OF_WORKERS,
+    f"PUT {_ATTEMPT}/services/<service>/log": OF_WORKERS,
+    f"POST {_ATTEMPT}/caches/find": OF_WORKERS,
+    f"GET {_ATTEMPT}/caches/<cache_id>": OF_WORKERS,
+    f"DELETE {_ATTEMPT}/caches/<cache_id>": OF_WORKERS,
+    f"PUT {_ATTEMPT}/expected-caches": OF_WORKERS,
+    f"GET {_ATTEMPT}/expected-caches": OF_WORKERS,
+    f"PUT {_ATTEMPT}/caches": OF_WORKERS,
     f"GET {PREFIX}/queues": _READ,
     f"GET {PREFIX}/events": _READ,
     f"POST {PREFIX}/sources": _SUBMIT,
@@ -180,6 +218,8 @@ def _check_token() -> None:
     needed = NEEDS[route]
     if route in PUBLIC and "Authorization" not in request.headers and session_value() is None:
         g.user = Anonymous.at(request.remote_addr, g.request_id)
+    elif needed == OF_WORKERS:
+        _authenticate_worker()
     elif needed is not _NO_TOKEN:
         tokens.check_scopes(authenticate(), needed)
 
@@ -203,6 +243,21 @@ def authenticate() -> Caller:
         _check_csrf_token(session)
     g.user = user
     return user
+
+
+def _authenticate_worker() -> None:
+    value = bearer_token()
+    try:
+        g.worker = registry.authenticate(services().jobs, value)
+    except Unauthorized:
+        services().bad_tokens.failed(request.remote_addr)
+        raise
+
+
+def worker() -> RemoteWorker:
+    """Return the worker that sends a request, on the routes for workers."""
+    found: RemoteWorker = g.worker
+    return found
 
 
 def authenticator() -> Callable[[], Caller]:

@@ -27,9 +27,18 @@ _TABLE: tuple[tuple[type[errors.ReactorcideError], int], ...] = (
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.Conflict, 409),
+    (errors.JobFailed, 409),
     (errors.TooManyFailures, 429),
     (errors.Busy, 503),
     (errors.InfrastructureError, 503),
+)
+
+# Codes of errors that clients tell from others with the same status.
+_CODES: tuple[tuple[type[errors.ReactorcideError], str], ...] = (
+    (errors.AttemptStale, "attempt_stale"),
+    (errors.SessionGone, "session_gone"),
+    (errors.LogConflict, "log_conflict"),
+    (errors.JobFailed, "job_failed"),
 )
 
 HTTP_CODES = {
@@ -90,9 +99,9 @@ def validation_failed(error: ValidationError) -> None:
     raise InvalidFields(list(details.values()))
 
 
-def answer(status: int, message: str, details: Sequence[Detail] = ()) -> Response:
+def answer(status: int, message: str, details: Sequence[Detail] = (), *, code: str | None = None) -> Response:
     """Return an error in the common format."""
-    body: dict[str, Any] = {"error": code_of(status), "message": message}
+    body: dict[str, Any] = {"error": code or code_of(status), "message": message}
     if details:
         body["details"] = list(details)
     response = jsonify(body)
@@ -121,7 +130,10 @@ def _answer_own_error(error: errors.ReactorcideError) -> Response:
         details = error.details
     elif isinstance(error, errors.InvalidInput) and error.field is not None:
         details = [{"field": error.field, "message": str(error)}]
-    response = answer(status, str(error), details)
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    response = answer(status, str(error), details, code=code)
+    if isinstance(error, errors.LogConflict):
+        response.headers["X-Log-Ends"] = f"{error.log_bytes}:{error.index_bytes}"
     if isinstance(error, errors.Busy | errors.TooManyFailures):
         response.headers["Retry-After"] = str(error.retry_after_s)
     if status == 401:

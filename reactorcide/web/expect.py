@@ -8,7 +8,15 @@ from reactorcide.web.auth import NEEDS
 
 _IS_A_QUESTION = "reactorcide.asks"
 _MAX_BODY_BYTES = "reactorcide.max_body_bytes"
-_STREAMED = {f"POST {PREFIX}/sources"}
+_OF_ATTEMPT = f"{PREFIX}/worker/attempts/<job_id>/<int:attempt>"
+_STREAMED = {
+    f"POST {PREFIX}/sources",
+    f"PUT {_OF_ATTEMPT}/artifacts/<path:path>",
+    f"PUT {_OF_ATTEMPT}/listing",
+    f"PUT {_OF_ATTEMPT}/report",
+    f"PUT {_OF_ATTEMPT}/services/<service>/log",
+    f"PUT {_OF_ATTEMPT}/caches",
+}
 _MAX_ANONYMOUS_BODY_BYTES = 16 << 10
 _HOOK = f"POST {PREFIX}/hooks/<project_id>"
 MAX_HOOK_BODY_BYTES = 256 << 10
@@ -35,6 +43,6 @@ def _answer_question() -> Response | None:
         is_held = announced_bytes is not None and announced_bytes <= MAX_HOOK_BODY_BYTES
         max_body_bytes = MAX_HOOK_BODY_BYTES if is_held else None
     else:
-        max_body_bytes = MAX_BODY_BYTES if NEEDS.get(route) else _MAX_ANONYMOUS_BODY_BYTES
+        max_body_bytes = _MAX_ANONYMOUS_BODY_BYTES if NEEDS.get(route) is None else MAX_BODY_BYTES
     request.environ[_MAX_BODY_BYTES] = max_body_bytes
     return Response(status=100)

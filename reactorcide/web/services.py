@@ -10,6 +10,8 @@ from reactorcide.accounts import AccountContext
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.defaults import JobDefaults
+from reactorcide.jobs.remote.attempts import LeasedAttempts
+from reactorcide.jobs.remote.dispatch import Dispatcher
 from reactorcide.metrics import Metrics
 from reactorcide.network import Http
 from reactorcide.runs import RunContext
@@ -18,6 +20,17 @@ from reactorcide.web.ratelimit import FailureLimiter
 from reactorcide.web.streams import StreamSlots
 
 RETENTION = ("keep_jobs", "keep_days", "keep_bytes", "keep_image_days", "keep_source_days", "max_cache_bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteWorkers:
+    """What workers on other machines need of the service."""
+
+    dispatcher: Dispatcher
+    attempts: LeasedAttempts
+    lease_s: float
+    limits: Mapping[str, float]
+    """The limits that the service sets to them, by their names in the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +51,9 @@ class Services:
     probes: Probes
     """The checks of the parts that the service needs."""
     workers: Callable[[], list[WorkerView]]
+    remote: RemoteWorkers
+    is_admin: Callable[[str], bool]
+    """Whether the user with an id is an active admin."""
     http: Http
     """Sends requests to forges."""
     public_url: str | None

@@ -2,14 +2,13 @@
 
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 
 from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache
-from reactorcide.domain.errors import ObjectStoreError
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix, service_log_key
 from reactorcide.domain.reports import JobReport
@@ -32,6 +31,7 @@ from reactorcide.jobs import (
     tasks,
 )
 from reactorcide.jobs.claims import Claims
+from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.upkeep import QueueUpkeep, for_each
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
@@ -42,6 +42,7 @@ _SUBMIT_EVERY_S = 1.0
 _CHECK_TASKS_EVERY_S = 2.0
 _CLOSE_EVERY_S = 5.0
 _RESOLVE_RUNS_EVERY_S = 5.0
+_LOOK_FOR_LOST_EVERY_S = 5.0
 _RETRY_S = 1.0
 
 
@@ -120,6 +121,9 @@ class LocalPort:
         task = tasks.claimed_by(attempt.job)
         self._leases[attempt.job.job_id, attempt.job.attempt] = _Lease(self._context, task)
         return True
+
+    def adopted(self) -> None:
+        """See ``WorkerPort.adopted``."""
 
     def _renew_one(self, held: Held) -> None:
         lease = self._leases.get((held.job.job_id, held.job.attempt))
@@ -252,7 +256,7 @@ class LocalPort:
             delay_s=delay_s,
             exit_code=exit_code,
             log_truncated=log_truncated,
-            **counters,
+            counters=counters,
         )
         crashpoints.reached("retry-written")
         self._close(job)
@@ -262,12 +266,7 @@ class LocalPort:
         lease = self._leases.pop((job.job_id, job.attempt), None)
         if lease is not None:
             lease.end()
-        current = lifecycle.attempt_ended(self._context, job)
-        crashpoints.reached("task-closed")
-        if current is not None and current.deleted:
-            # Where that fails the janitor does it, and the attempt has ended all the same.
-            with suppress(ObjectStoreError):
-                delete.purge_ended(self._context, job.job_id)
+        delete.attempt_ended(self._context, job)
 
 
 def queue_duties(upkeep: QueueUpkeep) -> list[Duty]:
@@ -279,6 +278,11 @@ def queue_duties(upkeep: QueueUpkeep) -> list[Duty]:
         Duty("close tasks", close_every_s, upkeep.close_tasks, _RETRY_S),
         Duty("time out tasks", close_every_s, upkeep.time_out_tasks, _RETRY_S),
     ]
+
+
+def lost_duties(lost: LostAttempts) -> list[Duty]:
+    """Return the duties of whoever ends the attempts of lost workers on other machines."""
+    return [Duty("end lost attempts", _LOOK_FOR_LOST_EVERY_S, lost.look, _RETRY_S)]
 
 
 def run_duties(upkeep: RunUpkeep) -> list[Duty]:

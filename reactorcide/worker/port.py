@@ -87,6 +87,9 @@ class WorkerPort(Protocol):
     def adopt(self, attempt: OpenAttempt) -> bool:
         """Make this worker the owner of an attempt from ``unfinished``; return whether it still could."""
 
+    def adopted(self) -> None:
+        """Hear that the attempts of an earlier process are adopted; safe to repeat."""
+
     # --- what happens to an attempt ------------------------------------------------------------
 
     def caches(self, job: Job) -> tuple[CacheSpec, ...]:

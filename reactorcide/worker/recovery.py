@@ -62,6 +62,7 @@ class Recovery:
                 log.info("adopting a job that was left running", extra={"job_id": attempt.job.job_id})
                 self._adopt(attempt)
         self.is_done = True
+        self._port.adopted()
         self._background.add("remove containers that no job needs", self._sweep)
         if not self._volumes_are_swept:
             self._background.add("remove volumes that no container needs", self._sweep_volumes)

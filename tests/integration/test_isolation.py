@@ -20,7 +20,7 @@ import requests
 from reactorcide.app.service import Service as WholeService
 from reactorcide.domain.accounts import Role, Scope
 from reactorcide.settings import Settings
-from reactorcide.web.auth import NEEDS, PUBLIC
+from reactorcide.web.auth import NEEDS, OF_WORKERS, PUBLIC
 from tests.support.client import Client, Job
 from tests.support.runs import Run, repository, start
 from tests.support.service import Service
@@ -111,8 +111,26 @@ class Admins:
     json: Any = None
 
 
+@dataclass(frozen=True)
+class Workers:
+    """For workers on other machines, by their secrets; for no user, whatever the token."""
+
+
+_ATTEMPT = "/api/v1/worker/attempts/<job_id>/<int:attempt>"
 EXPECTED: Mapping[
-    str, Public | OfJob | OfRun | OfProject | OfCache | OfWebhook | Own | OfToken | OfSource | Stream | Admins
+    str,
+    Public
+    | OfJob
+    | OfRun
+    | OfProject
+    | OfCache
+    | OfWebhook
+    | Own
+    | OfToken
+    | OfSource
+    | Stream
+    | Admins
+    | Workers,
 ] = {
     "GET /metrics": Public(),
     "GET /api/health": Public(),
@@ -125,6 +143,36 @@ EXPECTED: Mapping[
     "GET /api/v1/metrics": Public(),
     "POST /api/v1/register": Public(403, {"invitation": "wrong", "username": "eve"}),
     "GET /api/v1/workers": Own(),
+    "POST /api/v1/workers": Admins(400, {"name": "with a space"}),
+    "POST /api/v1/workers/<worker_id>/drain": Admins(404),
+    "POST /api/v1/workers/<worker_id>/resume": Admins(404),
+    "DELETE /api/v1/workers/<worker_id>": Admins(404),
+    "POST /api/v1/worker/register": Public(403, {"token": "wrong", "secret": "x" * 32}),
+    "POST /api/v1/worker/sessions": Workers(),
+    "POST /api/v1/worker/sessions/<session_id>/next": Workers(),
+    "GET /api/v1/worker/attempts": Workers(),
+    f"POST {_ATTEMPT}/renew": Workers(),
+    f"PUT {_ATTEMPT}/log": Workers(),
+    f"POST {_ATTEMPT}/handing-over": Workers(),
+    f"POST {_ATTEMPT}/started": Workers(),
+    f"POST {_ATTEMPT}/finish": Workers(),
+    f"POST {_ATTEMPT}/try-again": Workers(),
+    f"GET {_ATTEMPT}/source": Workers(),
+    f"GET {_ATTEMPT}/inputs": Workers(),
+    f"GET {_ATTEMPT}/needs": Workers(),
+    f"POST {_ATTEMPT}/known-hosts": Workers(),
+    f"PUT {_ATTEMPT}/artifacts/<path:path>": Workers(),
+    f"POST {_ATTEMPT}/artifact-copies": Workers(),
+    f"DELETE {_ATTEMPT}/artifacts": Workers(),
+    f"PUT {_ATTEMPT}/listing": Workers(),
+    f"PUT {_ATTEMPT}/report": Workers(),
+    f"PUT {_ATTEMPT}/services/<service>/log": Workers(),
+    f"POST {_ATTEMPT}/caches/find": Workers(),
+    f"GET {_ATTEMPT}/caches/<cache_id>": Workers(),
+    f"DELETE {_ATTEMPT}/caches/<cache_id>": Workers(),
+    f"PUT {_ATTEMPT}/expected-caches": Workers(),
+    f"GET {_ATTEMPT}/expected-caches": Workers(),
+    f"PUT {_ATTEMPT}/caches": Workers(),
     "GET /api/v1/queues": Own(),
     "GET /api/v1/events": Stream(),
     # Nothing is sent, which is no tar.gz.
@@ -322,6 +370,10 @@ def address(rule: str, ann: Ann, **other: str) -> str:
         "message_id": UNKNOWN,
         "schedule_id": UNKNOWN,
         "delivery_id": UNKNOWN,
+        "worker_id": "nobody",
+        "session_id": UNKNOWN,
+        "attempt": "1",
+        "service": "db",
         "source_id": "a" * 64,
         "name": "show.js" if "docs" in rule else "app.css" if "static" in rule else "pypi:token",
         "version": "1",
@@ -572,7 +624,7 @@ def limited_token(service: Service, client: Client, scopes: set[Scope]) -> Clien
     return service.client(response.json()["token"])
 
 
-@pytest.mark.parametrize("route", [route for route, needed in NEEDS.items() if needed is not None])
+@pytest.mark.parametrize("route", [route for route, needed in NEEDS.items() if needed])
 def test_token_needs_exactly_the_listed_scopes(idle_service: Service, ann: Ann, route: str) -> None:
     needed = NEEDS[route]
     assert needed
@@ -591,8 +643,40 @@ def test_submit_only_token_can_only_submit(idle_service: Service, ann: Ann) -> N
     submitter = limited_token(idle_service, ann.client, {Scope.JOBS_WRITE})
     assert submitter.submit(name="by CI")["name"] == "by CI"
     for route, expected in EXPECTED.items():
-        if NEEDS[route] != frozenset({Scope.JOBS_WRITE}) and not isinstance(expected, Public):
+        if NEEDS[route] != frozenset({Scope.JOBS_WRITE}) and not isinstance(expected, Public | Workers):
             assert call(submitter, route, ann).status_code == 403, route
+
+
+def test_workers_calls_refuse_every_users_token(idle_service: Service, ann: Ann) -> None:
+    assert {route for route, needed in NEEDS.items() if needed == OF_WORKERS} == set(routes_of(Workers))
+    for route in routes_of(Workers):
+        for client in (ann.client, idle_service.admin):
+            response = call(client, route, ann)
+            assert response.status_code == 401, (route, response.text)
+
+
+def test_a_workers_secret_allows_its_own_calls_alone(idle_service: Service, ann: Ann) -> None:
+    added = idle_service.admin.request("POST", "workers", json={"name": f"worker-{uuid.uuid4()}"}).json()
+    registration = {"token": added["token"], "secret": uuid.uuid4().hex}
+    for _ in range(2):
+        response = idle_service.anonymous().request("POST", "worker/register", json=registration)
+        assert response.json() == {"worker_id": added["worker_id"]}
+    # The token is used up.
+    stolen = registration | {"secret": uuid.uuid4().hex}
+    assert idle_service.anonymous().request("POST", "worker/register", json=stolen).status_code == 403
+    worker = idle_service.client(registration["secret"])
+    assert worker.get("worker/attempts") == {"attempts": []}
+    for route, expected in EXPECTED.items():
+        if not isinstance(expected, Public | Workers):
+            assert call(worker, route, ann).status_code == 401, route
+    # A job of which it was not assigned the attempt.
+    for route in routes_of(Workers):
+        if "<job_id>" in route:
+            response = call(worker, route, ann)
+            assert response.status_code in (400, 409, 415), (route, response.text)
+            assert not any(mark in response.text for mark in ann.marks if mark != ann.job["job_id"])
+    assert idle_service.admin.request("DELETE", f"workers/{added['worker_id']}").status_code == 204
+    assert worker.request("GET", "worker/attempts").status_code == 401
 
 
 def public_routes() -> list[str]:

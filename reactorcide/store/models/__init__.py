@@ -34,6 +34,7 @@ from reactorcide.store.models.webhooks import (
     WebhookMessageRow,
     WebhookRow,
 )
+from reactorcide.store.models.workers import WorkerRow
 
 ALL_MODELS = (
     InstanceRow,
@@ -43,6 +44,7 @@ ALL_MODELS = (
     SessionRow,
     JobRow,
     AttemptRow,
+    WorkerRow,
     JobCountRow,
     JobNameCountRow,
     JobEventRow,

@@ -184,6 +184,12 @@ class AttemptRow(Model):
     container_started_at = TextField(null=True)
     caches = TextField(null=True)
     """Which caches it saves if its command succeeds, as JSON."""
+    lease_token = TextField(null=True)
+    """What a worker on another machine proves with that the attempt is its own; else ``NULL``."""
+    lost_after_s = FloatField(null=True)
+    """How long such a worker goes on without the service."""
+    end_sha256 = BlobField(null=True)
+    """Which end such a worker has reported, so that a repetition is recognized."""
 
     class Meta:
         table_name = "attempt"

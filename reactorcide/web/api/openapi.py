@@ -34,12 +34,13 @@ from reactorcide.web.api.secrets import schemas as secrets
 from reactorcide.web.api.service import schemas as service
 from reactorcide.web.api.sources import schemas as sources
 from reactorcide.web.api.webhooks import schemas as webhooks
+from reactorcide.web.api.worker import schemas as worker
 from reactorcide.web.api.workers import schemas as workers
 from reactorcide.web.auth import PUBLIC
 from reactorcide.web.errors import HTTP_CODES
 
 _MODULES = (
-    *(schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, service, runs),
+    *(schemas, request, jobs, artifacts, logs, sources, accounts, queues, workers, worker, service, runs),
     *(projects, secrets, schedules, caches, deliveries, webhooks),
 )
 # Models of the data of server-sent events, which no route names.

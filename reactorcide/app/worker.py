@@ -1,0 +1,207 @@
+"""``WorkerService``: a worker on another machine than its service, with an ordinary start and stop."""
+
+import hashlib
+import logging
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+
+from reactorcide import __version__
+from reactorcide.app import parts
+from reactorcide.domain.errors import ConfigurationError, ReactorcideError, Unauthorized
+from reactorcide.domain.workers import PROTOCOL
+from reactorcide.lib.ids import new_id
+from reactorcide.network.addresses import AddressRules
+from reactorcide.objects.filesystem import check_room
+from reactorcide.settings import Settings
+from reactorcide.sources.git import GitLimits
+from reactorcide.sources.roots import SourceRoots
+from reactorcide.worker.attempt import Limits
+from reactorcide.worker.loop import Worker
+from reactorcide.worker.prepare import Preparation
+from reactorcide.worker.remote.connection import Connection, Session
+from reactorcide.worker.remote.identity import Identity, WorkerFiles, new_secret
+from reactorcide.worker.remote.port import RemotePort
+from reactorcide.worker.remote.transport import ServiceAway, Transport
+
+log = logging.getLogger("reactorcide.worker")
+
+_RETRY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAddress:
+    """Where a worker's service is, and how the worker proves who it is."""
+
+    url: str
+    token: str | None
+    """The registration token; needed at the first start only."""
+    ca_file: Path | None
+    lost_after_s: float
+
+
+class WorkerService:
+    """A worker that reaches its service over HTTP. ``start`` once, ``stop`` any number of times."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        address: ServiceAddress,
+        environment: Mapping[str, str],
+        given_up: Callable[[str], None],
+    ) -> None:
+        """Wire the parts together; nothing is connected yet. Raises ``ConfigurationError``.
+
+        ``given_up`` is called when another process works with this worker's secret.
+        """
+        self._settings = replace(settings, data_dir=settings.data_dir.absolute())
+        self._address = address
+        self._environment = environment
+        self._given_up = given_up
+        self._files = WorkerFiles(self._settings.data_dir)
+        self._identity = self._known_identity()
+        ca_file = None if address.ca_file is None else str(address.ca_file)
+        self._transport = Transport(address.url, self._secret, ca_file)
+        self._runner = parts.deferred_runner(self._settings, environment)
+        self._session_id = new_id()
+        self._stopping = threading.Event()
+        self._worker: Worker | None = None
+
+    def start(self) -> bool:
+        """Register if necessary, begin a session, and start working; returns ``False`` if stopped before.
+
+        Waits for a service that is away. Raises ``ConfigurationError`` if the service refuses this worker.
+        """
+        session = self._patiently(self._connect)
+        if session is None:
+            return False
+        self._transport.instance_id = session.instance_id
+        if self._files.workspaces_dir.exists():
+            shutil.rmtree(self._files.workspaces_dir, ignore_errors=True)
+        port = RemotePort(Connection(self._transport, self._files, session, self._given_up))
+        self._worker = Worker(
+            port,
+            self._runner,
+            self._preparation(port),
+            self._limits(session),
+            concurrency=self._settings.concurrency,
+            queues=self._settings.queues,
+            check_disk=lambda: check_room(self._settings.data_dir, self._settings.min_free_disk_bytes),
+        )
+        self._worker.start()
+        log.info("worker %s is connected to %s", session.worker_id, self._address.url)
+        return True
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Take no more jobs, and call ``drained`` when the last running job has ended."""
+        if self._worker is None:
+            drained()
+        else:
+            self._worker.drain(drained)
+
+    def stop(self, deadline_s: float = 3.0) -> None:
+        """Stop within about ``deadline_s``; running containers continue, and the next start adopts them."""
+        deadline = monotonic() + deadline_s
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.stop(max(0.1, deadline - monotonic()))
+        self._transport.close()
+        try:
+            self._runner.close()
+        except ReactorcideError as exc:
+            log.warning("while stopping: %s", exc)
+
+    # --- who this worker is --------------------------------------------------------------------
+
+    def _known_identity(self) -> Identity:
+        """Return who this worker is: a new token is a new registration."""
+        known, token = self._files.identity(), self._address.token
+        registration = None if token is None else hashlib.sha256(token.encode()).hexdigest()
+        if known is not None and registration in (None, known.registration_sha256):
+            return known
+        if registration is None:
+            raise ConfigurationError(
+                "this worker is not registered: on the service run 'reactorcide workers add NAME', and give "
+                "what it prints with --token"
+            )
+        return Identity(self._address.url, registration, new_secret())
+
+    def _secret(self) -> str | None:
+        return self._identity.secret if self._identity.is_registered else None
+
+    def _connect(self) -> Session:
+        if not self._identity.is_registered:
+            # Before it is sent: if the answer is lost, the next start repeats it.
+            self._files.save_identity(self._identity)
+            body = {"token": self._address.token, "secret": self._identity.secret}
+            self._transport.call("POST", "register", body)
+            self._identity = replace(self._identity, is_registered=True)
+            self._files.save_identity(self._identity)
+        answer = self._transport.call(
+            "POST",
+            "sessions",
+            {
+                "session_id": self._session_id,
+                "host": socket.gethostname()[:255] or "unknown",
+                "version": __version__,
+                "protocol": PROTOCOL,
+                "concurrency": self._settings.concurrency,
+                "queues": list(self._settings.queues),
+                "lost_after": self._address.lost_after_s,
+            },
+        )
+        names = ("cancel_grace", "max_artifact_bytes", "max_artifacts", "max_log_bytes", "max_cache_bytes")
+        return Session(
+            session_id=answer["session_id"],
+            worker_id=answer["worker_id"],
+            instance_id=answer["instance_id"],
+            lease_s=answer["lease"],
+            limits={name: answer[name] for name in names},
+        )
+
+    def _patiently(self, call: Callable[[], Session]) -> Session | None:
+        problem = ""
+        while not self._stopping.is_set():
+            try:
+                return call()
+            except ServiceAway as exc:
+                if str(exc) != problem:
+                    problem = str(exc)
+                    log.warning("waiting: %s", exc)
+            except Unauthorized as exc:
+                raise ConfigurationError(
+                    f"the service refuses this worker: {exc}; add it again with 'reactorcide workers add', "
+                    "and give the new token with --token"
+                ) from exc
+            self._stopping.wait(_RETRY_S)
+        return None
+
+    # --- its parts -----------------------------------------------------------------------------
+
+    def _preparation(self, port: RemotePort) -> Preparation:
+        settings = self._settings
+        return Preparation(
+            SourceRoots(settings.source_roots, settings.data_dir),
+            self._files.workspaces_dir,
+            self._environment,
+            settings.allow_images,
+            is_admin=port.is_admin,
+            addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
+            git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=settings.max_disk_bytes),
+        )
+
+    def _limits(self, session: Session) -> Limits:
+        """Return the limits: the service's own where it stores something, or waits for it."""
+        limits = session.limits
+        return replace(
+            parts.limits(self._settings),
+            cancel_grace_s=float(limits["cancel_grace"]),
+            artifact_bytes=int(limits["max_artifact_bytes"]),
+            artifacts=int(limits["max_artifacts"]),
+            log_bytes=int(limits["max_log_bytes"]),
+            cache_bytes=int(limits["max_cache_bytes"]),
+        )

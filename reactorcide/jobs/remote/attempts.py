@@ -1,0 +1,267 @@
+"""What workers on other machines do with the attempts that are leased to them."""
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from reactorcide.domain.errors import AttemptStale, CorndogsError, IllegalTransition, InvalidInput
+from reactorcide.domain.jobs import JobStatus, Outcome, artifacts_prefix
+from reactorcide.domain.outputs import Outputs
+from reactorcide.domain.workers import LeasedAttempt, RemoteWorker
+from reactorcide.jobs import JobContext, adopt, delete, ending, lifecycle, tasks
+from reactorcide.jobs.remote.logs import LogEnds, PieceWriter
+from reactorcide.lib.clock import now_ms
+from reactorcide.store import Records
+
+log = logging.getLogger("reactorcide.jobs")
+
+COUNTERS = ("retries_used", "preparation_failures", "killed_preparations")
+
+Key = tuple[str, int]
+
+
+class LeasedAttempts:
+    """The attempts of workers on other machines. Thread-safe; every call may be repeated.
+
+    Raises ``AttemptStale`` if the attempt is not the worker's any more.
+    """
+
+    def __init__(self, context: JobContext, *, lease_s: float, max_log_bytes: int) -> None:
+        self._context = context
+        self._lease_s = lease_s
+        self._max_log_bytes = max_log_bytes
+        self._lock = threading.Lock()
+        self._open: dict[Key, _Open] = {}
+
+    def find(
+        self, worker: RemoteWorker, job_id: str, attempt: int, token: str, *, is_open: bool = True
+    ) -> LeasedAttempt:
+        """Return a worker's attempt; with ``is_open`` one that has not ended."""
+        leased = self._context.store.leases.find(job_id, attempt, worker.worker_id, token, is_open=is_open)
+        if leased is None:
+            raise AttemptStale(
+                f"attempt {attempt} of job {job_id} is not this worker's any more; its container has to end"
+            )
+        return leased
+
+    def renew(self, leased: LeasedAttempt) -> bool:
+        """Prolong the lease of an attempt; returns whether its job is cancelled."""
+        job = leased.job
+        adopt.stamp(self._context, [job])
+        task = tasks.claimed_by(job)
+        if task is not None:
+            with self._alone(leased.key):
+                # An end in between has closed the task, which a late renewal would bring back.
+                lease = leased.lease
+                again = self._context.store.leases.find(*leased.key, leased.attempt.worker_id, lease.token)
+                if again is not None:
+                    self._lease_task(leased)
+        return job.status is JobStatus.CANCELLED
+
+    def _lease_task(self, leased: LeasedAttempt) -> None:
+        task = tasks.claimed_by(leased.job)
+        if task is None:
+            return
+        try:
+            tasks.lease(
+                self._context.corndogs, replace(task, current_state=tasks.TASK_CLAIMED), self._lease_s
+            )
+        except CorndogsError as exc:
+            # It is handed out again, and nobody takes it while the attempt runs.
+            log.warning("its task is not renewed: %s", exc, extra={"job_id": leased.job.job_id})
+
+    def handing_over(
+        self,
+        leased: LeasedAttempt,
+        container_id: str,
+        *,
+        container_started_at: str,
+        age_ms: int,
+        log_offset: int,
+    ) -> None:
+        """Record durably that the handover of the command begins."""
+        try:
+            lifecycle.handing_over(
+                self._context,
+                leased.job,
+                container_id,
+                container_started_at=container_started_at,
+                at_ms=now_ms() - age_ms,
+                log_offset=log_offset,
+            )
+        except IllegalTransition as exc:
+            raise AttemptStale(str(exc)) from exc
+
+    def started(self, leased: LeasedAttempt, *, age_ms: int) -> None:
+        """Record that the command runs."""
+        lifecycle.started(self._context, leased.job, at_ms=now_ms() - age_ms)
+
+    def put_log(
+        self,
+        leased: LeasedAttempt,
+        ends: LogEnds,
+        text: bytes,
+        index: bytes,
+        *,
+        replaces: bool,
+    ) -> LogEnds:
+        """Append a piece of the log and of its index at ``ends``; returns the ends that are stored.
+
+        With ``replaces`` what follows ``ends`` is cut off before. Raises ``LogConflict`` if the piece does
+        not continue what is stored, ``TooLarge`` above the limit of a log.
+        """
+        with self._alone(leased.key) as opened:
+            return opened.writer(self._context, leased, self._max_log_bytes).put(
+                ends, text, index, replaces=replaces
+            )
+
+    def finish(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
+        """End the attempt and its job, as the worker reports it; another report than before is stale."""
+        job = leased.job
+        outcome = Outcome(
+            exit_code=body["exit_code"],
+            error=body["error"],
+            artifacts_object_key=artifacts_prefix(job.job_id, job.attempt) if body["has_artifacts"] else None,
+            outputs=_outputs(body["outputs"]),
+        )
+        with self._ended(leased, body):
+            ending.finish(
+                self._context,
+                job,
+                outcome,
+                log_truncated=body["log_truncated"],
+                first=lambda tx: self._report(tx, leased, body),
+            )
+
+    def try_again(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
+        """End the attempt, and let the job wait for the next one, as the worker reports it."""
+        job = leased.job
+        counters = {name: body[name] for name in COUNTERS if body[name] is not None}
+        for name, value in counters.items():
+            if value != getattr(job, name) + 1:
+                raise InvalidInput(f"{name}: it was {getattr(job, name)}, and grows by one", name)
+        if counters.get("retries_used", 0) > job.definition.retries:
+            raise InvalidInput("retries_used: the job permits no further retry", "retries_used")
+        with self._ended(leased, body):
+            lifecycle.try_again(
+                self._context,
+                job,
+                body["reason"],
+                delay_s=body["delay"],
+                exit_code=body["exit_code"],
+                log_truncated=body["log_truncated"],
+                first=lambda tx: self._report(tx, leased, body),
+                counters=counters,
+            )
+
+    def lose(self, leased: LeasedAttempt, reason: str, *, max_preparations: int) -> None:
+        """End an attempt whose worker is gone: after the handover only the job's retries repeat it."""
+        with self._alone(leased.key) as opened:
+            found = self._context.store.leases.find(*leased.key, leased.attempt.worker_id, leased.lease.token)
+            if found is None:
+                # It has ended meanwhile.
+                return
+            leased, job = found, found.job
+            opened.close()
+            self._forget(leased.key)
+            has_begun = leased.attempt.handing_over_at_ms is not None
+            if (
+                job.status is JobStatus.RUNNING
+                and not has_begun
+                and job.preparation_failures < max_preparations
+            ):
+                failures = job.preparation_failures + 1
+                lifecycle.try_again(
+                    self._context, job, reason, delay_s=0, counters={"preparation_failures": failures}
+                )
+            elif job.status is JobStatus.RUNNING and has_begun and job.retries_used < job.definition.retries:
+                used = job.retries_used + 1
+                lifecycle.try_again(self._context, job, reason, delay_s=0, counters={"retries_used": used})
+            else:
+                ending.finish(self._context, job, Outcome(exit_code=None, error=reason))
+            delete.attempt_ended(self._context, job)
+
+    def close(self) -> None:
+        """Close all logs; safe to repeat."""
+        with self._lock:
+            opened, self._open = list(self._open.values()), {}
+        for item in opened:
+            with item.lock:
+                item.close()
+
+    @contextmanager
+    def _ended(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> Iterator[None]:
+        """End an attempt in the body of the ``with``: its log is closed before, its task afterwards."""
+        with self._alone(leased.key) as opened:
+            stored = self._context.store.leases.find(
+                *leased.key, leased.attempt.worker_id, leased.lease.token
+            )
+            if stored is not None:
+                writer = opened.writer(self._context, leased, self._max_log_bytes)
+                writer.check(LogEnds(body["log_bytes"], body["index_bytes"]))
+            opened.close()
+            self._forget(leased.key)
+            yield
+            delete.attempt_ended(self._context, leased.job)
+
+    def _report(self, tx: Records, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
+        if not tx.leases.report_end(*leased.key, leased.lease.token, digest):
+            raise AttemptStale(
+                f"attempt {leased.job.attempt} of job {leased.job.job_id} has ended in another way"
+            )
+
+    @contextmanager
+    def _alone(self, key: Key) -> Iterator["_Open"]:
+        """Let one thread at a time work on an attempt's log and its end."""
+        while True:
+            with self._lock:
+                opened = self._open.setdefault(key, _Open())
+            with opened.lock:
+                if self._open.get(key) is not opened:
+                    # It ended while this thread waited.
+                    continue
+                try:
+                    yield opened
+                finally:
+                    if opened.is_idle:
+                        self._forget(key)
+                return
+
+    def _forget(self, key: Key) -> None:
+        with self._lock:
+            self._open.pop(key, None)
+
+
+class _Open:
+    """The lock of an attempt, and its log while that is written."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._writer: PieceWriter | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether no log is open."""
+        return self._writer is None
+
+    def writer(self, context: JobContext, leased: LeasedAttempt, max_bytes: int) -> PieceWriter:
+        """Return what writes the log, opened if it is not open yet."""
+        if self._writer is None:
+            self._writer = PieceWriter(context.logs, context.notifier, *leased.key, max_bytes=max_bytes)
+        return self._writer
+
+    def close(self) -> None:
+        """Make the log durable and close it; safe to repeat."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+
+def _outputs(data: Mapping[str, Any] | None) -> Outputs | None:
+    return None if data is None else Outputs(values=data["values"], variables=data["variables"])

@@ -1,0 +1,95 @@
+"""Attempts that are leased to workers on other machines."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from reactorcide.domain.jobs import JobStatus, OpenAttempt
+from reactorcide.domain.workers import AttemptLease, LeasedAttempt
+from reactorcide.store.attempts import JOB_AT, OPEN_COLUMNS
+from reactorcide.store.connection import Connection, indexed_by
+from reactorcide.store.rows import as_dict
+from reactorcide.store.sealed import SealedFields
+
+_COLUMNS = f"{OPEN_COLUMNS}, lease_token, lost_after_s"
+_ONE = (
+    f"SELECT {_COLUMNS} FROM attempt WHERE job_id = ? AND attempt = ? AND worker_id = ? AND lease_token = ?"  # noqa: S608  # our own text
+)
+_OPEN = f"""
+    SELECT {_COLUMNS} FROM attempt {indexed_by("attempt_open")}
+    WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL
+    """  # noqa: S608  # our own text
+_HEARTBEATS = f"""
+    SELECT job_id, attempt, heartbeat_at_ms, lost_after_s FROM attempt {indexed_by("attempt_open")}
+    WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL
+    """  # noqa: S608  # our own text
+_RUNNING = f"""
+    SELECT worker_id, job_id FROM attempt {indexed_by("attempt_open")}
+    WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL
+    """  # noqa: S608  # our own text
+_REPORT_END = (
+    "UPDATE attempt SET end_sha256 = ? WHERE job_id = ? AND attempt = ? AND lease_token = ? "
+    "AND ((completed_at_ms IS NULL AND end_sha256 IS NULL) OR end_sha256 = ?) RETURNING attempt"
+)
+
+
+class Leases:
+    """Leased attempts. Thread-safe; each write is one transaction, or part of the one this belongs to."""
+
+    def __init__(self, db: Connection, sealed: SealedFields) -> None:
+        self._db = db
+        self._sealed = sealed
+
+    def find(
+        self, job_id: str, attempt: int, worker_id: str, token: str, *, is_open: bool = True
+    ) -> LeasedAttempt | None:
+        """Return an attempt of a worker by its lease's token; ``None`` unless there is one.
+
+        With ``is_open`` only one that has not ended.
+        """
+        sql = _ONE + (" AND completed_at_ms IS NULL" if is_open else "")
+        found = self._leased(sql, (job_id, attempt, worker_id, token))
+        return found[0] if found else None
+
+    def unfinished(self, worker_id: str | None = None) -> list[LeasedAttempt]:
+        """Return the attempts of a worker, or of all, that have not ended."""
+        if worker_id is None:
+            return self._leased(_OPEN, ())
+        return self._leased(f"{_OPEN} AND worker_id = ?", (worker_id,))
+
+    def heartbeats(self) -> list[tuple[str, int, int, float]]:
+        """Return job, attempt, last heartbeat and ``lost_after_s`` of each attempt that has not ended."""
+        with self._db.read() as db:
+            return [tuple(row) for row in db.execute_sql(_HEARTBEATS).fetchall()]
+
+    def running(self) -> list[tuple[str, str]]:
+        """Return the worker and the job of each attempt that has not ended."""
+        with self._db.read() as db:
+            rows = db.execute_sql(_RUNNING).fetchall()
+        return [(str(worker_id), str(job_id)) for worker_id, job_id in rows]
+
+    def cancelled(self, job_ids: Collection[str]) -> set[str]:
+        """Return those of some jobs that are cancelled."""
+        if not job_ids:
+            return set()
+        marks = ", ".join("?" * len(job_ids))
+        sql = f"SELECT job_id FROM job WHERE job_id IN ({marks}) AND status = ?"  # noqa: S608  # marks only
+        with self._db.read() as db:
+            rows = db.execute_sql(sql, (*job_ids, JobStatus.CANCELLED)).fetchall()
+        return {str(job_id) for (job_id,) in rows}
+
+    def report_end(self, job_id: str, attempt: int, token: str, end_sha256: bytes) -> bool:
+        """Record which end a worker has reported; ``False`` if the attempt has had another one."""
+        values = (end_sha256, job_id, attempt, token, end_sha256)
+        return self._db.write(lambda db: db.execute_sql(_REPORT_END, values).fetchone()) is not None
+
+    def _leased(self, sql: str, values: Sequence[object]) -> list[LeasedAttempt]:
+        with self._db.read() as db:
+            attempts: list[Any] = db.execute_sql(sql, values).fetchall()
+            rows = [db.execute_sql(JOB_AT, attempt[:2]).fetchone() for attempt in attempts]
+        return [
+            LeasedAttempt(
+                OpenAttempt(self._sealed.job(as_dict(row)), *attempt[2:-2]), AttemptLease(*attempt[-2:])
+            )
+            for row, attempt in zip(rows, attempts, strict=True)
+            if row is not None
+        ]

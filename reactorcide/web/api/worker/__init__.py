@@ -1,0 +1,1 @@
+"""The calls of workers on other machines: routes and their schemas."""

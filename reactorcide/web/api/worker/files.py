@@ -1,0 +1,359 @@
+"""Routes for workers on other machines: the files of attempts, which are streamed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, BinaryIO, cast
+
+from flask import Response, jsonify, request
+
+from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
+from reactorcide.domain.caches import ExpectedCache
+from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, TooLarge
+from reactorcide.domain.git_access import GitAccess
+from reactorcide.domain.jobs import artifacts_prefix, service_log_key
+from reactorcide.domain.reports import FailedTest, JobReport, JUnitFile
+from reactorcide.domain.runs import RunFiles
+from reactorcide.domain.workers import LeasedAttempt
+from reactorcide.jobs import caches, git_access, needs, read, reports, sources
+from reactorcide.lib.sizes import format_size
+from reactorcide.lib.tar import END, Entry, path_problem, write_entry
+from reactorcide.web.api.media import ARTIFACT, LISTING, REPORT, TAR
+from reactorcide.web.api.resource import resource
+from reactorcide.web.api.schemas import ErrorResponse, NoQuery
+from reactorcide.web.api.worker.routes import OF_ATTEMPT, attempt_of, name_instance
+from reactorcide.web.api.worker.schemas import (
+    ArtifactCopyRequest,
+    ArtifactOfAttemptPath,
+    ArtifactStoredResponse,
+    AttemptPath,
+    CacheLookup,
+    CacheLookupResponse,
+    CacheOfAttemptPath,
+    CacheQuery,
+    CacheStoredResponse,
+    ExpectCachesResponse,
+    ExpectedCachesBody,
+    ExpectedCachesResponse,
+    InputsResponse,
+    KnownHostsRequest,
+    LeaseHeader,
+    ServiceOfAttemptPath,
+)
+from reactorcide.web.auth import worker
+from reactorcide.web.services import services
+
+_CHUNK_BYTES = 1 << 18
+_MAX_REPORT_BYTES = 8 << 20
+_MAX_SERVICE_LOG_BYTES = 8 << 20
+_MAX_TEXT_BYTES = 2 * MAX_LISTING_BYTES
+
+api = resource("worker_files", __name__, tag="worker")
+api.after_request(name_instance)
+
+
+def _body(media: dict[str, Any], kind: str = "application/octet-stream") -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: media}}}
+
+
+# --- what a job gets ---------------------------------------------------------------------------------
+
+
+@api.get(f"{OF_ATTEMPT}/source", responses={200: {"content": {"application/x-tar": TAR}}, 409: ErrorResponse})
+def get_attempt_source(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> Response:
+    """Return the uploaded source of an attempt's job, or another job's artifacts as its source."""
+    leased = attempt_of(header, path)
+    entries = sources.entries(services().jobs, leased.job.definition)
+    if entries is None:
+        raise NotFound("this job has no uploaded source")
+    return _tar_of(entries)
+
+
+@api.get(f"{OF_ATTEMPT}/inputs", responses={200: InputsResponse, 409: ErrorResponse})
+def get_attempt_inputs(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> Response:
+    """Return what a job of a run gets beside its definition, with the credentials of its project."""
+    job = attempt_of(header, path).job
+    if job.run_id is None:
+        raise NotFound("this job is of no run")
+    context = services().jobs
+    return jsonify(
+        {
+            "trusted": context.store.runs.get(job.run_id).is_trusted,
+            "git_access": _git_json(git_access.of_job(context, job)),
+            "caches": [asdict(item) for item in caches.of_job(context, job)],
+            "run_files": _run_files_json(lambda: needs.run_files(context, job)),
+        }
+    )
+
+
+@api.get(f"{OF_ATTEMPT}/needs", responses={200: {"content": {"application/x-tar": TAR}}, 409: ErrorResponse})
+def get_attempt_needs(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> Response:
+    """Return the artifacts that a job of a run gets from the jobs before it."""
+    files = needs.run_files(services().jobs, attempt_of(header, path).job)
+    if files is None or files.artifacts is None:
+        raise NotFound("this job gets no artifacts")
+    return _tar_of(files.artifacts)
+
+
+@api.post(f"{OF_ATTEMPT}/known-hosts", responses={204: None, 409: ErrorResponse})
+def learn_known_hosts(
+    header: LeaseHeader, path: AttemptPath, body: KnownHostsRequest, query: NoQuery
+) -> tuple[str, int]:
+    """Store the keys of a git server that was seen for the first time."""
+    access = git_access.of_job(services().jobs, attempt_of(header, path).job)
+    if access is None or access.deploy_key is None:
+        raise NotFound("the project of this job has no deploy key")
+    access.deploy_key.learned(body.lines)
+    return "", 204
+
+
+# --- what a job leaves -------------------------------------------------------------------------------
+
+
+@api.put(
+    f"{OF_ATTEMPT}/artifacts/<path:path>",
+    responses={200: ArtifactStoredResponse, 409: ErrorResponse},
+    openapi_extensions=_body(ARTIFACT),
+)
+def put_attempt_artifact(header: LeaseHeader, path: ArtifactOfAttemptPath, query: NoQuery) -> Response:
+    """Store an artifact of an attempt; it is visible once it is listed."""
+    leased = attempt_of(header, path)
+    max_bytes = int(services().remote.limits["max_artifact_bytes"])
+    with _slot():
+        size = services().jobs.objects.put(
+            _artifact_key(leased, path.path), _bounded(max_bytes, "the artifact")
+        )
+    return jsonify({"size": size})
+
+
+@api.post(f"{OF_ATTEMPT}/artifact-copies", responses={204: None, 409: ErrorResponse})
+def copy_attempt_artifact(
+    header: LeaseHeader, path: AttemptPath, body: ArtifactCopyRequest, query: NoQuery
+) -> tuple[str, int]:
+    """Store a copy of a stored artifact under another name."""
+    leased = attempt_of(header, path)
+    objects = services().jobs.objects
+    objects.put(_artifact_key(leased, body.new_path), objects.read(_artifact_key(leased, body.path)))
+    return "", 204
+
+
+@api.delete(f"{OF_ATTEMPT}/artifacts", responses={204: None, 409: ErrorResponse})
+def drop_attempt_artifacts(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> tuple[str, int]:
+    """Remove the stored artifacts of an attempt, before they are listed."""
+    leased = attempt_of(header, path)
+    services().jobs.objects.delete(artifacts_prefix(*leased.key))
+    return "", 204
+
+
+@api.put(
+    f"{OF_ATTEMPT}/listing",
+    responses={204: None, 409: ErrorResponse},
+    openapi_extensions=_body(LISTING),
+)
+def list_attempt_artifacts(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> tuple[str, int]:
+    """Store the listing of the artifacts of an attempt."""
+    leased = attempt_of(header, path)
+    with _understood("a listing of artifacts"):
+        data = json.loads(_whole(_MAX_TEXT_BYTES, "the listing"))
+        listing = [Artifact(**item) for item in data["artifacts"]]
+        is_truncated = bool(data["truncated"])
+    read.save_artifact_listing(services().jobs, leased.job, listing, truncated=is_truncated)
+    return "", 204
+
+
+@api.put(f"{OF_ATTEMPT}/report", responses={204: None, 409: ErrorResponse}, openapi_extensions=_body(REPORT))
+def put_attempt_report(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> tuple[str, int]:
+    """Store the test results and the summary of an attempt."""
+    leased = attempt_of(header, path)
+    with _understood("a report"):
+        data = json.loads(_whole(_MAX_REPORT_BYTES, "the report"))
+        report = JobReport(
+            files=[JUnitFile(**item) for item in data["files"]],
+            failures=[FailedTest(**item) for item in data["failures"]],
+            truncated=bool(data["truncated"]),
+            summary=data["summary"],
+        )
+    reports.save(services().jobs, leased.job, report)
+    return "", 204
+
+
+@api.put(
+    f"{OF_ATTEMPT}/services/<service>/log",
+    responses={204: None, 409: ErrorResponse},
+    openapi_extensions=_body(ARTIFACT),
+)
+def put_attempt_service_log(
+    header: LeaseHeader, path: ServiceOfAttemptPath, query: NoQuery
+) -> tuple[str, int]:
+    """Store the log of a service of an attempt's job."""
+    leased = attempt_of(header, path)
+    if path.service not in (leased.job.definition.services or {}):
+        raise NotFound(f"the job has no service {path.service}")
+    data = _whole(_MAX_SERVICE_LOG_BYTES, "the log of a service")
+    services().jobs.objects.put(service_log_key(*leased.key, path.service), [data])
+    return "", 204
+
+
+# --- caches ------------------------------------------------------------------------------------------
+
+
+@api.post(f"{OF_ATTEMPT}/caches/find", responses={200: CacheLookupResponse, 409: ErrorResponse})
+def find_attempt_cache(header: LeaseHeader, path: AttemptPath, body: CacheLookup, query: NoQuery) -> Response:
+    """Look up the cache to restore for one that a job names."""
+    job = attempt_of(header, path).job
+    specs = caches.of_job(services().jobs, job)
+    if body.number >= len(specs):
+        raise InvalidInput("number: the job names fewer caches", "number")
+    with _slot():
+        answer = caches.find(services().jobs, job, specs[body.number], body.key, lambda: None)
+    cache = answer.cache
+    found = (
+        None if cache is None else {"cache_id": cache.cache_id, "key": cache.key, "size": cache.size_bytes}
+    )
+    return jsonify({"cache": found, "damaged": list(answer.damaged)})
+
+
+@api.get(
+    f"{OF_ATTEMPT}/caches/<cache_id>",
+    responses={200: {"content": {"application/x-tar": TAR}}, 409: ErrorResponse},
+)
+def get_attempt_cache(header: LeaseHeader, path: CacheOfAttemptPath, query: NoQuery) -> Response:
+    """Return the tar of a cache that the job's run may read."""
+    job = attempt_of(header, path).job
+    chunks = caches.readable(services().jobs, job, path.cache_id)
+    return Response(chunks, mimetype="application/x-tar")
+
+
+@api.delete(f"{OF_ATTEMPT}/caches/<cache_id>", responses={204: None, 409: ErrorResponse})
+def drop_attempt_cache(header: LeaseHeader, path: CacheOfAttemptPath, query: NoQuery) -> tuple[str, int]:
+    """Remove a cache that could not be restored."""
+    job = attempt_of(header, path).job
+    if caches.is_readable(services().jobs, job, path.cache_id):
+        caches.drop(services().jobs, path.cache_id)
+    return "", 204
+
+
+@api.put(f"{OF_ATTEMPT}/expected-caches", responses={200: ExpectCachesResponse, 409: ErrorResponse})
+def expect_attempt_caches(
+    header: LeaseHeader, path: AttemptPath, body: ExpectedCachesBody, query: NoQuery
+) -> Response:
+    """Record which caches an attempt saves if its command succeeds."""
+    job = attempt_of(header, path).job
+    expected = [ExpectedCache(item.key, tuple(item.paths)) for item in body.caches]
+    return jsonify({"may_save": caches.expect(services().jobs, job, expected)})
+
+
+@api.get(f"{OF_ATTEMPT}/expected-caches", responses={200: ExpectedCachesResponse, 409: ErrorResponse})
+def expected_attempt_caches(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> Response:
+    """List the caches that an attempt saves and that are not stored yet."""
+    expected = caches.expected(services().jobs, attempt_of(header, path).job)
+    return jsonify({"caches": [{"key": item.key, "paths": list(item.paths)} for item in expected]})
+
+
+@api.put(
+    f"{OF_ATTEMPT}/caches",
+    responses={200: CacheStoredResponse, 409: ErrorResponse},
+    openapi_extensions=_body(TAR),
+)
+def put_attempt_cache(header: LeaseHeader, path: AttemptPath, query: CacheQuery) -> Response:
+    """Store a cache that the attempt was to save."""
+    job = attempt_of(header, path).job
+    found = [item for item in caches.expected(services().jobs, job) if item.key == query.key]
+    if not found:
+        raise NotFound(f"the attempt is to save no cache {query.key}, or it is stored already")
+    max_bytes = int(services().remote.limits["max_cache_bytes"])
+    with _slot():
+        size = caches.add(
+            services().jobs, job, found[0], _bounded(max_bytes, "the cache"), max_bytes=max_bytes
+        )
+    return jsonify({"size": size})
+
+
+# --- bodies ------------------------------------------------------------------------------------------
+
+
+def _slot() -> Any:
+    # Slow transfers must not take every thread; one worker gets a part of those of all workers.
+    return services().slots.required(("workers", worker().worker_id))
+
+
+def _artifact_key(leased: LeasedAttempt, path: str) -> str:
+    problem = path_problem(path)
+    if problem is not None:
+        raise InvalidInput(f"the artifact is refused: {problem}", "path")
+    return artifacts_prefix(*leased.key) + path
+
+
+def _bounded(max_bytes: int, what: str) -> Iterator[bytes]:
+    """Yield the body of the request; raises ``TooLarge``."""
+    # It has a limit of its own, checked while it is read.
+    request.max_content_length = None
+    stream = cast(BinaryIO, request.stream)
+    size_bytes = 0
+    while chunk := stream.read(_CHUNK_BYTES):
+        size_bytes += len(chunk)
+        if size_bytes > max_bytes:
+            raise TooLarge(f"{what} is larger than {format_size(max_bytes)}")
+        yield chunk
+
+
+def _whole(max_bytes: int, what: str) -> bytes:
+    with _slot():
+        return b"".join(_bounded(max_bytes, what))
+
+
+class _understood:  # used like a function
+    """Translate the errors of reading a body that has another shape."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+        if isinstance(exc, LookupError | TypeError | ValueError | AttributeError | RecursionError):
+            raise InvalidInput(f"the body is not {self._what}: {type(exc).__name__}: {exc}") from exc
+
+
+def _tar_of(entries: Iterator[Entry]) -> Response:
+    """Return entries as a tar. Raises what the first of them raises; later errors break the answer off."""
+    first = next(entries, None)
+
+    def chunks() -> Iterator[bytes]:
+        if first is not None:
+            yield from write_entry(first, first.path)
+            for entry in entries:
+                yield from write_entry(entry, entry.path)
+        yield END
+
+    return Response(chunks(), mimetype="application/x-tar")
+
+
+def _git_json(access: GitAccess | None) -> dict[str, object] | None:
+    if access is None:
+        return None
+    key = access.deploy_key
+    return {
+        "git_url": access.git_url,
+        "username": access.username,
+        "token": access.token,
+        "deploy_key": None if key is None else key.private,
+        "known_hosts": None if key is None else key.known_hosts,
+    }
+
+
+def _run_files_json(load: Any) -> dict[str, object]:
+    problem: str | None = None
+    files: RunFiles | None = None
+    try:
+        files = load()
+    except JobFailed as exc:
+        problem = str(exc)
+    return {
+        "problem": problem,
+        "variables": {} if files is None else dict(files.variables),
+        "has_artifacts": files is not None and files.artifacts is not None,
+        "ci_sha": None if files is None else files.ci_sha,
+        "user": None if files is None else files.user,
+    }

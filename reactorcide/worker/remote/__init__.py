@@ -1,0 +1,1 @@
+"""The port of a worker on another machine: ``WorkerPort`` over HTTP."""

@@ -1,0 +1,318 @@
+"""The session of a worker on another machine: new attempts, cancels, and the leases of those it holds."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from http.client import HTTPConnection
+from typing import Any
+
+from reactorcide.domain import assignments
+from reactorcide.domain.errors import AttemptStale, ReactorcideError, SessionGone, Unauthorized
+from reactorcide.domain.workers import LeasedAttempt
+from reactorcide.lib.clock import boottime, now_ms
+from reactorcide.threads import start_thread
+from reactorcide.worker.remote.identity import WorkerFiles
+from reactorcide.worker.remote.inputs import Inputs
+from reactorcide.worker.remote.leases import Held, HeldAttempts, Key
+from reactorcide.worker.remote.transport import ServiceAway, Transport, interrupt
+
+log = logging.getLogger("reactorcide.worker")
+
+_HOLD_S = 25.0
+_OVER_S = 15.0
+_FIRST_RETRY_S = 0.2
+_MAX_RETRY_S = 5.0
+_WATCH_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the service has answered at the beginning of the session."""
+
+    session_id: str
+    worker_id: str
+    instance_id: str
+    lease_s: float
+    limits: Mapping[str, float]
+
+
+class Connection:
+    """One thread holds a call for the next attempts, another one watches how long the service is away.
+
+    ``start_polling`` once; ``close`` is idempotent. All methods are thread-safe.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        files: WorkerFiles,
+        session: Session,
+        given_up: Callable[[str], None],
+    ) -> None:
+        """``given_up`` is called, once, when another process works with this worker's secret."""
+        self.session = session
+        self.files = files
+        self.held = HeldAttempts()
+        self.admins: set[str] = set()
+        """The users of attempts who are admins."""
+        self._transport = transport
+        self._given_up = given_up
+        self._wake: Callable[[], None] = lambda: None
+        self._cancelled: Callable[[str], None] = lambda job_id: None
+        self._lock = threading.Lock()
+        self._assigned: deque[LeasedAttempt] = deque()
+        self._wants = False
+        self._polled_free = 0
+        self._trouble: str | None = None
+        self._polling: HTTPConnection | None = None
+        self._is_closed = threading.Event()
+        self._inputs: dict[Key, Inputs] = {}
+
+    def listen(self, wake: Callable[[], None], cancelled: Callable[[str], None]) -> None:
+        """See ``WorkerPort.listen``."""
+        self._wake, self._cancelled = wake, cancelled
+        start_thread(self._watch, "lost-watch")
+
+    def start_polling(self) -> None:
+        """Start asking for attempts."""
+        start_thread(self._poll_loop, "next")
+
+    def close(self) -> None:
+        """Ask for no more attempts, and send no more logs."""
+        self._is_closed.set()
+        with self._lock:
+            polling = self._polling
+        if polling is not None:
+            interrupt(polling)
+        for own in self.held.all():
+            if own.shipper is not None:
+                own.shipper.close()
+
+    # --- calls ---------------------------------------------------------------------------------
+
+    def of_attempt(
+        self,
+        own: Held,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        timeout_s: float = 30.0,
+    ) -> Any:
+        """Return the answer to a call about an attempt; raises as ``Transport``."""
+        with self._translated(own):
+            return self._transport.call(
+                method, _path(own, path), body, lease=own.leased.lease.token, timeout_s=max(1.0, timeout_s)
+            )
+
+    def send(self, own: Held, path: str, chunks: Iterable[bytes]) -> Any:
+        """Send a body in pieces."""
+        with self._translated(own):
+            return self._transport.send("PUT", _path(own, path), chunks, lease=own.leased.lease.token)
+
+    def stream(self, own: Held, path: str) -> Iterator[bytes]:
+        """Yield the bytes of an answer."""
+        return self._transport.stream(_path(own, path), lease=own.leased.lease.token)
+
+    def inputs(self, own: Held) -> Inputs:
+        """Return what the job of a run gets from it, asked for once."""
+        known = self._inputs.get(own.leased.key)
+        if known is None:
+            known = self._inputs[own.leased.key] = Inputs(self.of_attempt(own, "GET", "inputs"))
+        return known
+
+    # --- attempts ------------------------------------------------------------------------------
+
+    @property
+    def has_assigned(self) -> bool:
+        """Whether there is an attempt to take."""
+        return bool(self._assigned)
+
+    def take(self) -> LeasedAttempt | None:
+        """Return a new attempt."""
+        return self._assigned.popleft() if self._assigned else None
+
+    def want(self, wants: bool, trouble: str | None = None) -> None:
+        """Say whether there is a place for another attempt, or why there cannot be one."""
+        with self._lock:
+            self._wants, self._trouble = wants, trouble
+            polling = self._polling if wants and not self._polled_free else None
+        if polling is not None:
+            # The call that is held says that there is no place.
+            interrupt(polling)
+
+    def unfinished(self) -> list[LeasedAttempt]:
+        """Return this worker's attempts that have not ended, from the service."""
+        with self._translated():
+            answer = self._transport.call("GET", "attempts")
+        return [self._leased(item) for item in answer["attempts"]]
+
+    def adopt(self, key: Key) -> bool:
+        """Hold an attempt of an earlier process; returns whether it is still this worker's."""
+        if self.held.get(key) is not None:
+            return True
+        sent_at = boottime()
+        for leased in self.unfinished():
+            if leased.key == key:
+                self.held.add(leased, renewed_at=sent_at)
+                return True
+        return False
+
+    def renewed(self, own: Held, sent_at: float) -> None:
+        """Record a successful renewal."""
+        own.renewed_at = sent_at
+
+    def update(self, own: Held, **changes: Any) -> None:
+        """Record how far an attempt is."""
+        own.leased = replace(own.leased, attempt=replace(own.leased.attempt, **changes))
+
+    def cancel(self, own: Held) -> None:
+        """Have the container of a cancelled job ended."""
+        own.is_cancelled = True
+        self._cancelled(own.leased.job.job_id)
+
+    def stale(self, own: Held) -> None:
+        """Have the container of an attempt ended that is this worker's no more."""
+        if not own.is_stale:
+            own.is_stale = True
+            log.warning("the service has given up this attempt", extra={"job_id": own.leased.job.job_id})
+        self._cancelled(own.leased.job.job_id)
+
+    def ended(self, own: Held) -> None:
+        """Forget an attempt that has ended, with its log on this disk."""
+        if own.shipper is not None:
+            own.shipper.close()
+            own.shipper.remove()
+        self._inputs.pop(own.leased.key, None)
+        self.held.remove(own.leased.key)
+
+    def _leased(self, data: Mapping[str, Any]) -> LeasedAttempt:
+        try:
+            leased = assignments.from_json(data, self.session.worker_id, now_ms=now_ms())
+        except (LookupError, TypeError, ValueError, AttributeError) as exc:
+            raise ServiceAway(
+                f"the service's answer cannot be understood ({type(exc).__name__}: {exc}); it may be of "
+                "another version"
+            ) from exc
+        if data.get("by_admin"):
+            self.admins.add(leased.job.user_id)
+        else:
+            self.admins.discard(leased.job.user_id)
+        return leased
+
+    @contextmanager
+    def _translated(self, own: Held | None = None) -> Iterator[None]:
+        """Translate errors that the operator has to mend, and notice that an attempt is stale."""
+        try:
+            yield
+        except Unauthorized as exc:
+            raise ServiceAway(f"the service refuses this worker: {exc}") from exc
+        except AttemptStale:
+            if own is not None:
+                self.stale(own)
+            raise
+
+    # --- the threads ---------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._is_closed.wait(_WATCH_EVERY_S):
+            for own in self.held.overdue():
+                log.warning(
+                    "the service was not reached for more than %g s (--lost-after): the container is ended",
+                    own.leased.lease.lost_after_s,
+                    extra={"job_id": own.leased.job.job_id},
+                )
+                self._cancelled(own.leased.job.job_id)
+
+    def _poll_loop(self) -> None:
+        retry_s, problem = _FIRST_RETRY_S, ""
+        while not self._is_closed.is_set():
+            try:
+                self._poll()
+                if problem:
+                    log.info("the service answers again")
+                retry_s, problem = _FIRST_RETRY_S, ""
+                continue
+            except _Interrupted:
+                continue
+            except SessionGone as exc:
+                self._given_up(str(exc))
+                return
+            except ReactorcideError as exc:
+                if self._is_closed.is_set():
+                    return
+                if str(exc) != problem:
+                    problem = str(exc)
+                    log.warning("no jobs are taken: %s", exc)
+            except Exception:
+                log.exception("asking for jobs failed unexpectedly")
+            self._is_closed.wait(retry_s)
+            retry_s = min(2 * retry_s, _MAX_RETRY_S)
+
+    def _poll(self) -> None:
+        """Ask once for attempts and cancels, and pass them on."""
+        with self._lock:
+            free = 1 if self._wants and not self._assigned else 0
+            self._polled_free = free
+        held = self.held.all()
+        body = {
+            "free": free,
+            "held": [
+                {"job_id": own.leased.key[0], "attempt": own.leased.key[1], "cancelled": own.is_cancelled}
+                for own in held
+            ],
+            "wait": _HOLD_S,
+            **({} if self._trouble is None else {"trouble": self._trouble}),
+        }
+        sent_at = boottime()
+
+        def opened(connection: HTTPConnection) -> None:
+            with self._lock:
+                self._polling = connection
+                if self._wants and not free and not self._assigned:
+                    # A place has become free meanwhile.
+                    raise _Interrupted
+
+        try:
+            with self._translated():
+                answer = self._transport.call(
+                    "POST",
+                    f"sessions/{self.session.session_id}/next",
+                    body,
+                    timeout_s=_HOLD_S + _OVER_S,
+                    opened=opened,
+                )
+        except ServiceAway:
+            with self._lock:
+                was_interrupted = self._wants and not free and not self._assigned
+            if was_interrupted:
+                raise _Interrupted from None
+            raise
+        finally:
+            with self._lock:
+                self._polling = None
+        for item in answer["assigned"]:
+            leased = self._leased(item)
+            if self.held.get(leased.key) is None:
+                self.held.add(leased, renewed_at=sent_at)
+                self._assigned.append(leased)
+        for item in answer["cancelled"]:
+            own = self.held.get((item["job_id"], item["attempt"]))
+            if own is not None:
+                self.cancel(own)
+        if answer["assigned"]:
+            with self._lock:
+                self._wants = False
+            self._wake()
+
+
+class _Interrupted(Exception):
+    """The held call was ended, because there is a place now."""
+
+
+def _path(own: Held, path: str) -> str:
+    job_id, attempt = own.leased.key
+    return f"attempts/{job_id}/{attempt}/{path}"
