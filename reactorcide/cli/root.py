@@ -51,6 +51,11 @@ _COMMANDS = {
         "Write the data directory to a file, while a service runs.",
     ),
     "restore": ("reactorcide.cli.backup", "restore", "Restore a backup to an empty data directory."),
+    "migrate-data": (
+        "reactorcide.cli.migrate_data",
+        "migrate_data",
+        "Copy a data directory to a bucket, while no service works on it.",
+    ),
     "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and advise what to do."),
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs and a workflow on a temporary service."),
 }

@@ -12,8 +12,8 @@ from reactorcide.jobs import StoredJobs
 
 log = logging.getLogger("reactorcide.jobs")
 
-_MARKER = "instance"
-_MAX_MARKER_BYTES = 128
+MARKER = "instance"
+MAX_MARKER_BYTES = 128
 
 
 def check(context: StoredJobs, url: str | None, objects_dir: Path) -> bool:
@@ -46,12 +46,12 @@ def check(context: StoredJobs, url: str | None, objects_dir: Path) -> bool:
         )
     if owner is None:
         if recorded is not None or _has_files(objects_dir):
-            marker = f"{here}/{_MARKER}"
+            marker = f"{here}/{MARKER}"
             raise ConfigurationError(
                 f"the objects of this installation are in {there}; name that with --objects, or copy all of "
                 f"them to {here}, and write {instance.cached_id} into {marker}"
             )
-        context.objects.put(_MARKER, [instance.cached_id.encode()])
+        context.objects.put(MARKER, [instance.cached_id.encode()])
     if url != recorded:
         instance.save_objects_url(url)
     return True
@@ -59,7 +59,7 @@ def check(context: StoredJobs, url: str | None, objects_dir: Path) -> bool:
 
 def _owner(context: StoredJobs) -> str | None:
     try:
-        return b"".join(context.objects.read(_MARKER, 0, _MAX_MARKER_BYTES)).decode(errors="replace").strip()
+        return b"".join(context.objects.read(MARKER, 0, MAX_MARKER_BYTES)).decode(errors="replace").strip()
     except ObjectNotFound:
         return None
 

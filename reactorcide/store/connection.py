@@ -6,7 +6,7 @@ them understands is in ``database`` (SQLite) or ``postgresql``.
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,6 +110,9 @@ class JobDatabase(Connection):
 
         Raises ``StoreError`` if the database cannot do it; then nothing of the body has happened.
         """
+
+    def continue_numbers(self, last: Mapping[tuple[str, str], int]) -> None:
+        """Number further rows from after these on, by table and column; part of the open transaction."""
 
     @abstractmethod
     def shrink(self) -> None:

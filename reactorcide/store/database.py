@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -177,6 +177,12 @@ class Database(JobDatabase):
 
     def _is_in_transaction(self) -> bool:
         return not self._peewee.is_closed() and self._peewee.connection().in_transaction
+
+    def continue_numbers(self, last: Mapping[tuple[str, str], int]) -> None:
+        """Number further rows from after these on, by table and column; part of the open transaction."""
+        for (table, _), number in last.items():
+            sql = "UPDATE sqlite_sequence SET seq = ? WHERE name = ? AND seq < ?"
+            self.open_transaction.execute(sql, (number, table, number))
 
     def shrink(self) -> None:
         """Remove overwritten and deleted data from the file. Raises as ``write``."""

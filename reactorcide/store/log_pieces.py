@@ -115,7 +115,16 @@ class LogPieces:
     def read(self, log: LogName, start: int, end: int) -> list[tuple[int, bytes]]:
         """Return the next few pieces of the bytes from ``start`` to ``end``, each with its offset."""
         skipped = (start, start)
-        values = (*skipped, *skipped, end - start, *log, end, *log, start, _READ_AT_ONCE)
+        values = (
+            *skipped,
+            *skipped,
+            min(end - start, MAX_PIECE_BYTES),
+            *log,
+            end,
+            *log,
+            start,
+            _READ_AT_ONCE,
+        )
         with self._db.read() as db:
             return [(at, bytes(data)[: end - at]) for at, data in db.execute_sql(_READ, values).fetchall()]
 
