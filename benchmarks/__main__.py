@@ -14,7 +14,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import caches, deliveries, footprint, jobs, million, page, runs, throughput, workflows
+from benchmarks import (
+    caches,
+    deliveries,
+    footprint,
+    jobs,
+    million,
+    page,
+    remote,
+    runs,
+    throughput,
+    workflows,
+)
 from benchmarks.figures import Figure
 
 
@@ -56,6 +67,9 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "page-first": partial(page.first_page, image, quick=quick),
         "page-log": partial(page.large_log, image, quick=quick),
         "page-live": partial(page.live_log, image, quick=quick),
+        "remote-job": partial(remote.one_job, image, quick=quick),
+        "remote-log": partial(remote.log_throughput, image, quick=quick),
+        "idle-workers": partial(remote.idle_workers, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),
         "start": partial(footprint.cold_start, quick=quick),
     }

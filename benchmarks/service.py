@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic, perf_counter, sleep
 from typing import Any
 
-_PROGRAM = Path(__file__).parents[1] / "reactorcide.py"
+PROGRAM = Path(__file__).parents[1] / "reactorcide.py"
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 20.0
 _WARM_TIMEOUT_S = 60.0
@@ -115,7 +115,7 @@ class Service:
 def serving(*options: str) -> Iterator[Service]:
     """Run a service on a temporary data directory."""
     data_dir = Path(tempfile.mkdtemp(prefix="reactorcide-benchmark-"))
-    arguments = [sys.executable, str(_PROGRAM), "serve", "--port", "0", "--data-dir", str(data_dir), *options]
+    arguments = [sys.executable, str(PROGRAM), "serve", "--port", "0", "--data-dir", str(data_dir), *options]
     # The caller's variables are for another service.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("REACTORCIDE_")}
     log = data_dir / "serve.log"
@@ -130,7 +130,7 @@ def serving(*options: str) -> Iterator[Service]:
             _await_answer(process, port, log)
             yield Service(process, port, data_dir, perf_counter() - launched)
         finally:
-            _stop(process)
+            stop(process)
     finally:
         shutil.rmtree(data_dir, ignore_errors=True)
 
@@ -162,7 +162,8 @@ def _polls(process: "subprocess.Popen[bytes]", log: Path) -> Iterator[None]:
     raise RuntimeError(f"the service did not start:\n{text}")
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a process: with SIGTERM, or if that takes too long at once."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(_STOP_TIMEOUT_S)

@@ -12,8 +12,9 @@ from time import monotonic
 
 from reactorcide import __version__
 from reactorcide.app import parts
-from reactorcide.domain.errors import ConfigurationError, ReactorcideError, Unauthorized
+from reactorcide.domain.errors import ConfigurationError, InfrastructureError, ReactorcideError, Unauthorized
 from reactorcide.domain.workers import PROTOCOL
+from reactorcide.lib.clock import boot_id, boottime
 from reactorcide.lib.ids import new_id
 from reactorcide.network.addresses import AddressRules
 from reactorcide.objects.filesystem import check_room
@@ -82,7 +83,15 @@ class WorkerService:
         self._transport.instance_id = session.instance_id
         if self._files.workspaces_dir.exists():
             shutil.rmtree(self._files.workspaces_dir, ignore_errors=True)
-        port = RemotePort(Connection(self._transport, self._files, session, self._given_up))
+        port = RemotePort(
+            Connection(
+                self._transport,
+                self._files,
+                session,
+                self._given_up,
+                lambda: self._runner.warm_view().waiting,
+            )
+        )
         self._worker = Worker(
             port,
             self._runner,
@@ -159,7 +168,8 @@ class WorkerService:
             session_id=answer["session_id"],
             worker_id=answer["worker_id"],
             instance_id=answer["instance_id"],
-            lease_s=answer["lease"],
+            # Renewed three times in it, and often enough for a short --lost-after.
+            lease_s=min(float(answer["lease"]), self._address.lost_after_s),
             limits={name: answer[name] for name in names},
         )
 
@@ -172,6 +182,7 @@ class WorkerService:
                 if str(exc) != problem:
                     problem = str(exc)
                     log.warning("waiting: %s", exc)
+                self._end_overdue()
             except Unauthorized as exc:
                 raise ConfigurationError(
                     f"the service refuses this worker: {exc}; add it again with 'reactorcide workers add', "
@@ -179,6 +190,28 @@ class WorkerService:
                 ) from exc
             self._stopping.wait(_RETRY_S)
         return None
+
+    def _end_overdue(self) -> None:
+        """End the containers of an earlier process that was away from the service for too long.
+
+        The attempts are reported when the service is back.
+        """
+        for item in self._files.attempts():
+            is_same_boot = item["boot_id"] == boot_id()
+            if is_same_boot and boottime() - item["renewed_at"] <= item["lost_after"]:
+                continue
+            try:
+                for found in self._runner.list(item["label"]):
+                    if (found.job_id, found.attempt) == (item["job_id"], item["attempt"]):
+                        log.warning(
+                            "its container is ended: the service was not reached for more than %g s "
+                            "(--lost-after)",
+                            item["lost_after"],
+                            extra={"job_id": item["job_id"]},
+                        )
+                        self._runner.remove(found.container_id)
+            except InfrastructureError as exc:
+                log.warning("its container is not ended yet: %s", exc, extra={"job_id": item["job_id"]})
 
     # --- its parts -----------------------------------------------------------------------------
 

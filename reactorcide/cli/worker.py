@@ -56,7 +56,7 @@ def _default_data_dir() -> Path:
 )
 @click.option(
     "--lost-after",
-    type=click.FloatRange(10, 604_800),
+    type=click.FloatRange(1, 604_800),
     metavar="SECONDS",
     default=300.0,
     show_default=True,

@@ -11,8 +11,13 @@ from reactorcide.store.rows import as_dict
 from reactorcide.store.sealed import SealedFields
 
 _COLUMNS = f"{OPEN_COLUMNS}, lease_token, lost_after_s"
-_ONE = (
-    f"SELECT {_COLUMNS} FROM attempt WHERE job_id = ? AND attempt = ? AND worker_id = ? AND lease_token = ?"  # noqa: S608  # our own text
+_ONE = f"""
+    SELECT {_COLUMNS} FROM attempt
+    WHERE job_id = ? AND attempt = ? AND worker_id = ? AND lease_token = ? AND completed_at_ms IS NULL
+    """  # noqa: S608  # our own text
+_ENDED = (
+    "SELECT 1 FROM attempt WHERE job_id = ? AND attempt = ? AND worker_id = ? AND lease_token = ? "
+    "AND completed_at_ms IS NOT NULL AND end_sha256 = ?"
 )
 _OPEN = f"""
     SELECT {_COLUMNS} FROM attempt {indexed_by("attempt_open")}
@@ -39,16 +44,16 @@ class Leases:
         self._db = db
         self._sealed = sealed
 
-    def find(
-        self, job_id: str, attempt: int, worker_id: str, token: str, *, is_open: bool = True
-    ) -> LeasedAttempt | None:
-        """Return an attempt of a worker by its lease's token; ``None`` unless there is one.
-
-        With ``is_open`` only one that has not ended.
-        """
-        sql = _ONE + (" AND completed_at_ms IS NULL" if is_open else "")
-        found = self._leased(sql, (job_id, attempt, worker_id, token))
+    def find(self, job_id: str, attempt: int, worker_id: str, token: str) -> LeasedAttempt | None:
+        """Return an attempt of a worker by its lease's token; ``None`` if it has ended, or is another's."""
+        found = self._leased(_ONE, (job_id, attempt, worker_id, token))
         return found[0] if found else None
+
+    def has_ended(self, job_id: str, attempt: int, worker_id: str, token: str, end_sha256: bytes) -> bool:
+        """Return whether an attempt has ended as its worker has reported."""
+        values = (job_id, attempt, worker_id, token, end_sha256)
+        with self._db.read() as db:
+            return db.execute_sql(_ENDED, values).fetchone() is not None
 
     def unfinished(self, worker_id: str | None = None) -> list[LeasedAttempt]:
         """Return the attempts of a worker, or of all, that have not ended."""

@@ -7,12 +7,14 @@ from enum import Enum, auto
 
 from reactorcide.domain.errors import JobInterrupted
 
+CANCELLED = "cancelled"
+
 
 class Reason(Enum):
     """Why an attempt must end before its command did."""
 
     CANCELLED = auto()
-    """Somebody cancelled the job."""
+    """Somebody cancelled the job, or this worker may run it no longer."""
     STOPPING = auto()
     """The service stops; a container that runs is left to the next start."""
 
@@ -23,6 +25,8 @@ class Interrupt:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._reason: Reason | None = None
+        self.why = CANCELLED
+        """The end of the attempt in a phrase, unless the service stops."""
         self._calls: list[Callable[[], object]] = []
         self._changed = threading.Condition(self._lock)
 
@@ -31,9 +35,11 @@ class Interrupt:
         """Why the attempt must end; ``None`` if it need not."""
         return self._reason
 
-    def set(self, reason: Reason) -> None:
+    def set(self, reason: Reason, why: str = CANCELLED) -> None:
         """Interrupt the attempt. A cancel outranks the service's stop; repeating is harmless."""
         with self._lock:
+            if reason is Reason.CANCELLED and self._reason is not Reason.CANCELLED:
+                self.why = why
             if self._reason is None or reason is Reason.CANCELLED:
                 self._reason = reason
             self._changed.notify_all()

@@ -36,7 +36,7 @@ from reactorcide.jobs.upkeep import QueueUpkeep, for_each
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runs.upkeep import RunUpkeep
-from reactorcide.worker.port import Held, Unfinished
+from reactorcide.worker.port import Cancelled, Held, Unfinished
 
 _SUBMIT_EVERY_S = 1.0
 _CHECK_TASKS_EVERY_S = 2.0
@@ -75,7 +75,7 @@ class LocalPort:
         """See ``WorkerPort.lease_s``."""
         return self._lease_s
 
-    def listen(self, wake: Callable[[], None], cancelled: Callable[[str], None]) -> None:
+    def listen(self, wake: Callable[[], None], cancelled: Cancelled) -> None:
         """See ``WorkerPort.listen``."""
         self._cancelled = cancelled
         self._context.hints.subscribe(wake, cancelled)

@@ -18,7 +18,7 @@ from reactorcide.threads import start_thread
 from reactorcide.worker.attempt import Attempt, Limits
 from reactorcide.worker.background import Background
 from reactorcide.worker.disk import DiskWatch
-from reactorcide.worker.interrupt import Reason
+from reactorcide.worker.interrupt import CANCELLED, Reason
 from reactorcide.worker.port import Held, WorkerPort
 from reactorcide.worker.prepare import Preparation
 from reactorcide.worker.recovery import Recovery
@@ -141,12 +141,12 @@ class Worker:
         if self._has_place():
             self._poll_soon()
 
-    def stop_attempt(self, job_id: str) -> None:
-        """Stop the container of a job that was cancelled, if it runs here."""
+    def stop_attempt(self, job_id: str, why: str = CANCELLED) -> None:
+        """Stop the container of a job, if it runs here; ``why`` is a phrase."""
         with self._lock:
             attempt = self._running.get(job_id)
         if attempt is not None:
-            attempt.interrupt.set(Reason.CANCELLED)
+            attempt.interrupt.set(Reason.CANCELLED, why)
 
     def check(self) -> None:
         """Raise ``InfrastructureError`` unless the worker runs and claims jobs."""

@@ -34,6 +34,13 @@ class Unfinished:
     """The containers in the rows of all attempts."""
 
 
+class Cancelled(Protocol):
+    """Has the container of a job end, if it runs at this worker."""
+
+    def __call__(self, job_id: str, why: str = "cancelled", /) -> None:
+        """End the job with this id; ``why`` is a phrase."""
+
+
 class WorkerPort(Protocol):
     """The service for one worker. It may be in the same process, or on another machine.
 
@@ -55,9 +62,9 @@ class WorkerPort(Protocol):
     def lease_s(self) -> float:
         """The duration of a lease without renewal."""
 
-    def listen(self, wake: Callable[[], None], cancelled: Callable[[str], None]) -> None:
+    def listen(self, wake: Callable[[], None], cancelled: Cancelled) -> None:
         """Subscribe to hints, called from any thread: there may be a job to claim; a job, by its id, is
-        cancelled.
+        cancelled, or has to end for another reason.
 
         A lost hint costs only time: ``claim`` and ``renew`` read the true state.
         """

@@ -38,16 +38,20 @@ class LeasedAttempts:
         self._lock = threading.Lock()
         self._open: dict[Key, _Open] = {}
 
-    def find(
-        self, worker: RemoteWorker, job_id: str, attempt: int, token: str, *, is_open: bool = True
-    ) -> LeasedAttempt:
-        """Return a worker's attempt; with ``is_open`` one that has not ended."""
-        leased = self._context.store.leases.find(job_id, attempt, worker.worker_id, token, is_open=is_open)
+    def find(self, worker: RemoteWorker, job_id: str, attempt: int, token: str) -> LeasedAttempt:
+        """Return an attempt of a worker that has not ended."""
+        leased = self._context.store.leases.find(job_id, attempt, worker.worker_id, token)
         if leased is None:
             raise AttemptStale(
                 f"attempt {attempt} of job {job_id} is not this worker's any more; its container has to end"
             )
         return leased
+
+    def has_ended(
+        self, worker: RemoteWorker, job_id: str, attempt: int, token: str, body: Mapping[str, Any]
+    ) -> bool:
+        """Return whether a worker repeats how an attempt has ended."""
+        return self._context.store.leases.has_ended(job_id, attempt, worker.worker_id, token, _digest(body))
 
     def renew(self, leased: LeasedAttempt) -> bool:
         """Prolong the lease of an attempt; returns whether its job is cancelled."""
@@ -198,20 +202,15 @@ class LeasedAttempts:
     def _ended(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> Iterator[None]:
         """End an attempt in the body of the ``with``: its log is closed before, its task afterwards."""
         with self._alone(leased.key) as opened:
-            stored = self._context.store.leases.find(
-                *leased.key, leased.attempt.worker_id, leased.lease.token
-            )
-            if stored is not None:
-                writer = opened.writer(self._context, leased, self._max_log_bytes)
-                writer.check(LogEnds(body["log_bytes"], body["index_bytes"]))
+            writer = opened.writer(self._context, leased, self._max_log_bytes)
+            writer.check(LogEnds(body["log_bytes"], body["index_bytes"]))
             opened.close()
             self._forget(leased.key)
             yield
             delete.attempt_ended(self._context, leased.job)
 
     def _report(self, tx: Records, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
-        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
-        if not tx.leases.report_end(*leased.key, leased.lease.token, digest):
+        if not tx.leases.report_end(*leased.key, leased.lease.token, _digest(body)):
             raise AttemptStale(
                 f"attempt {leased.job.attempt} of job {leased.job.job_id} has ended in another way"
             )
@@ -261,6 +260,10 @@ class _Open:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
+
+
+def _digest(body: Mapping[str, Any]) -> bytes:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
 
 
 def _outputs(data: Mapping[str, Any] | None) -> Outputs | None:

@@ -10,7 +10,7 @@ from time import monotonic
 
 from reactorcide.domain.errors import InfrastructureError, SessionGone
 from reactorcide.domain.workers import AttemptLease, LeasedAttempt, RemoteWorker
-from reactorcide.jobs import JobContext
+from reactorcide.jobs import JobContext, adopt
 from reactorcide.jobs.claims import Claims
 from reactorcide.lib.clock import now_ms
 from reactorcide.threads import start_thread
@@ -113,6 +113,9 @@ class Dispatcher:
         )
         leases = self._context.store.leases
         unconfirmed = [item for item in leases.unfinished(worker.worker_id) if item.key not in set(ask.held)]
+        if unconfirmed:
+            # The worker counts from now on.
+            adopt.stamp(self._context, [item.job for item in unconfirmed])
         cancelled = leases.cancelled({job_id for job_id, _ in ask.held})
         news = [key for key in ask.held if key[0] in cancelled and key not in set(ask.known_cancelled)]
         return Next(unconfirmed, news)

@@ -1,6 +1,7 @@
 """Ending the attempts of workers on other machines that were not heard of for too long."""
 
 import logging
+from collections.abc import Callable
 
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.remote.attempts import Key, LeasedAttempts
@@ -21,16 +22,24 @@ class LostAttempts:
     each start of the service begins anew.
     """
 
-    def __init__(self, context: JobContext, attempts: LeasedAttempts, *, grace_s: float) -> None:
+    def __init__(
+        self,
+        context: JobContext,
+        attempts: LeasedAttempts,
+        *,
+        grace_s: float,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
         self._context = context
         self._attempts = attempts
         self._grace_s = grace_s
+        self._clock = clock
         self._seen: dict[Key, tuple[int, float]] = {}
         """The heartbeat of each attempt, and when it was seen first."""
 
     def look(self) -> None:
         """End the attempts that are lost."""
-        now = boottime()
+        now = self._clock()
         seen: dict[Key, tuple[int, float]] = {}
         lost: set[Key] = set()
         for job_id, attempt, heartbeat_at_ms, lost_after_s in self._context.store.leases.heartbeats():

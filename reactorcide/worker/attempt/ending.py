@@ -74,7 +74,7 @@ class Ending:
 
     def _end_if_necessary(self, now: float) -> None:
         if self._interrupt.reason is Reason.CANCELLED:
-            reason = "cancelled"
+            reason = self._interrupt.why
         elif self.disk_problem is not None:
             reason = self.disk_problem
         elif self._service_problem is not None:

@@ -56,7 +56,7 @@ class Report:
     def interrupted(self, interrupt: Interrupt) -> None:
         """End an attempt that was told to stop before its command had started."""
         if interrupt.reason is Reason.CANCELLED:
-            self.ended(Outcome(exit_code=None, error="cancelled"))
+            self.ended(Outcome(exit_code=None, error=interrupt.why))
         elif not self._may_have_run():
             reason = "the service stopped before the command had started"
             self._port.try_again(self._job, reason, delay_s=0)

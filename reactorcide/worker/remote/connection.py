@@ -12,8 +12,9 @@ from typing import Any
 from reactorcide.domain import assignments
 from reactorcide.domain.errors import AttemptStale, ReactorcideError, SessionGone, Unauthorized
 from reactorcide.domain.workers import LeasedAttempt
-from reactorcide.lib.clock import boottime, now_ms
+from reactorcide.lib.clock import boot_id, boottime, now_ms
 from reactorcide.threads import start_thread
+from reactorcide.worker.port import Cancelled
 from reactorcide.worker.remote.identity import WorkerFiles
 from reactorcide.worker.remote.inputs import Inputs
 from reactorcide.worker.remote.leases import Held, HeldAttempts, Key
@@ -51,6 +52,7 @@ class Connection:
         files: WorkerFiles,
         session: Session,
         given_up: Callable[[str], None],
+        warm_containers: Callable[[], int] = lambda: 0,
     ) -> None:
         """``given_up`` is called, once, when another process works with this worker's secret."""
         self.session = session
@@ -60,8 +62,9 @@ class Connection:
         """The users of attempts who are admins."""
         self._transport = transport
         self._given_up = given_up
+        self._warm_containers = warm_containers
         self._wake: Callable[[], None] = lambda: None
-        self._cancelled: Callable[[str], None] = lambda job_id: None
+        self._cancelled: Cancelled = lambda job_id, why="": None
         self._lock = threading.Lock()
         self._assigned: deque[LeasedAttempt] = deque()
         self._wants = False
@@ -71,7 +74,12 @@ class Connection:
         self._is_closed = threading.Event()
         self._inputs: dict[Key, Inputs] = {}
 
-    def listen(self, wake: Callable[[], None], cancelled: Callable[[str], None]) -> None:
+    @property
+    def label(self) -> str:
+        """The label of this worker's containers; those of others on the same engine have another one."""
+        return f"{self.session.instance_id}.{self.session.worker_id}"
+
+    def listen(self, wake: Callable[[], None], cancelled: Cancelled) -> None:
         """See ``WorkerPort.listen``."""
         self._wake, self._cancelled = wake, cancelled
         start_thread(self._watch, "lost-watch")
@@ -154,16 +162,36 @@ class Connection:
         """Hold an attempt of an earlier process; returns whether it is still this worker's."""
         if self.held.get(key) is not None:
             return True
-        sent_at = boottime()
         for leased in self.unfinished():
             if leased.key == key:
-                self.held.add(leased, renewed_at=sent_at)
+                sent_at = boottime()
+                own = Held(leased, sent_at)
+                try:
+                    self.of_attempt(own, "POST", "renew")
+                except AttemptStale:
+                    return False
+                self._keep(self.held.add(leased, renewed_at=sent_at))
                 return True
         return False
 
     def renewed(self, own: Held, sent_at: float) -> None:
-        """Record a successful renewal."""
+        """Record a successful renewal, also for the next start of this worker."""
         own.renewed_at = sent_at
+        self._keep(own)
+
+    def _keep(self, own: Held) -> None:
+        job_id, attempt = own.leased.key
+        self.files.save_attempt(
+            own.leased.key,
+            {
+                "job_id": job_id,
+                "attempt": attempt,
+                "label": self.label,
+                "lost_after": own.leased.lease.lost_after_s,
+                "renewed_at": own.renewed_at,
+                "boot_id": boot_id(),
+            },
+        )
 
     def update(self, own: Held, **changes: Any) -> None:
         """Record how far an attempt is."""
@@ -179,7 +207,7 @@ class Connection:
         if not own.is_stale:
             own.is_stale = True
             log.warning("the service has given up this attempt", extra={"job_id": own.leased.job.job_id})
-        self._cancelled(own.leased.job.job_id)
+        self._cancelled(own.leased.job.job_id, "the service has given up this attempt")
 
     def ended(self, own: Held) -> None:
         """Forget an attempt that has ended, with its log on this disk."""
@@ -188,6 +216,7 @@ class Connection:
             own.shipper.remove()
         self._inputs.pop(own.leased.key, None)
         self.held.remove(own.leased.key)
+        self.files.forget_attempt(own.leased.key)
 
     def _leased(self, data: Mapping[str, Any]) -> LeasedAttempt:
         try:
@@ -220,12 +249,8 @@ class Connection:
     def _watch(self) -> None:
         while not self._is_closed.wait(_WATCH_EVERY_S):
             for own in self.held.overdue():
-                log.warning(
-                    "the service was not reached for more than %g s (--lost-after): the container is ended",
-                    own.leased.lease.lost_after_s,
-                    extra={"job_id": own.leased.job.job_id},
-                )
-                self._cancelled(own.leased.job.job_id)
+                log.warning("%s", _lost_because(own), extra={"job_id": own.leased.job.job_id})
+                self._cancelled(own.leased.job.job_id, _lost_because(own))
 
     def _poll_loop(self) -> None:
         retry_s, problem = _FIRST_RETRY_S, ""
@@ -265,6 +290,7 @@ class Connection:
                 for own in held
             ],
             "wait": _HOLD_S,
+            "warm_containers": self._warm_containers(),
             **({} if self._trouble is None else {"trouble": self._trouble}),
         }
         sent_at = boottime()
@@ -297,7 +323,7 @@ class Connection:
         for item in answer["assigned"]:
             leased = self._leased(item)
             if self.held.get(leased.key) is None:
-                self.held.add(leased, renewed_at=sent_at)
+                self._keep(self.held.add(leased, renewed_at=sent_at))
                 self._assigned.append(leased)
         for item in answer["cancelled"]:
             own = self.held.get((item["job_id"], item["attempt"]))
@@ -311,6 +337,11 @@ class Connection:
 
 class _Interrupted(Exception):
     """The held call was ended, because there is a place now."""
+
+
+def _lost_because(own: Held) -> str:
+    seconds = f"{own.leased.lease.lost_after_s:g} s"
+    return f"ended, because its worker did not reach the service for more than {seconds} (--lost-after)"
 
 
 def _path(own: Held, path: str) -> str:

@@ -20,8 +20,8 @@ from reactorcide.domain.secrets import secrets_of
 from reactorcide.lib.clock import boottime, now_ms
 from reactorcide.lib.tar import DamagedTar, Entry, read_tar
 from reactorcide.logs.writer import LogWriter
+from reactorcide.worker.port import Cancelled, Unfinished
 from reactorcide.worker.port import Held as Renewal
-from reactorcide.worker.port import Unfinished
 from reactorcide.worker.remote.connection import Connection
 from reactorcide.worker.remote.inputs import Inputs
 from reactorcide.worker.remote.leases import Held, key_of
@@ -50,8 +50,7 @@ class RemotePort:
     @property
     def instance_id(self) -> str:
         """See ``WorkerPort.instance_id``; containers of other workers on the same engine have another one."""
-        session = self._connection.session
-        return f"{session.instance_id}.{session.worker_id}"
+        return self._connection.label
 
     @property
     def lease_s(self) -> float:
@@ -62,7 +61,7 @@ class RemotePort:
         """Return whether the user of a held attempt is an admin."""
         return user_id in self._connection.admins
 
-    def listen(self, wake: Callable[[], None], cancelled: Callable[[str], None]) -> None:
+    def listen(self, wake: Callable[[], None], cancelled: Cancelled) -> None:
         """See ``WorkerPort.listen``."""
         self._connection.listen(wake, cancelled)
 

@@ -6,6 +6,7 @@ A worker sees what it was assigned, and nothing else.
 import json
 from collections.abc import Callable, Iterator
 from time import monotonic
+from typing import Any
 
 from flask import Response, g, jsonify, request
 
@@ -210,8 +211,9 @@ def finish_attempt(
     header: LeaseHeader, path: AttemptPath, body: FinishRequest, query: NoQuery
 ) -> tuple[str, int]:
     """End an attempt and its job; safe to repeat with the same body."""
-    leased = attempt_of(header, path, is_open=False)
-    services().remote.attempts.finish(leased, body.model_dump())
+    report = body.model_dump()
+    if not _repeats(header, path, report):
+        services().remote.attempts.finish(attempt_of(header, path), report)
     return "", 204
 
 
@@ -220,14 +222,20 @@ def try_attempt_again(
     header: LeaseHeader, path: AttemptPath, body: TryAgainRequest, query: NoQuery
 ) -> tuple[str, int]:
     """End an attempt, and have its job run again; safe to repeat with the same body."""
-    leased = attempt_of(header, path, is_open=False)
-    services().remote.attempts.try_again(leased, body.model_dump())
+    report = body.model_dump()
+    if not _repeats(header, path, report):
+        services().remote.attempts.try_again(attempt_of(header, path), report)
     return "", 204
 
 
-def attempt_of(header: LeaseHeader, path: AttemptPath, *, is_open: bool = True) -> LeasedAttempt:
+def attempt_of(header: LeaseHeader, path: AttemptPath) -> LeasedAttempt:
     """Return the attempt that a request is about; raises ``AttemptStale`` if it is not the worker's."""
-    return services().remote.attempts.find(worker(), path.job_id, path.attempt, header.lease, is_open=is_open)
+    return services().remote.attempts.find(worker(), path.job_id, path.attempt, header.lease)
+
+
+def _repeats(header: LeaseHeader, path: AttemptPath, report: dict[str, Any]) -> bool:
+    attempts = services().remote.attempts
+    return attempts.has_ended(worker(), path.job_id, path.attempt, header.lease, report)
 
 
 def _next_json(found: Next) -> dict[str, object]:

@@ -1,0 +1,90 @@
+"""Attempts of workers that are not heard of: given up late enough, and run again only where that is safe."""
+
+from functools import partial
+
+import pytest
+
+from reactorcide.domain.jobs import Job, JobStatus
+from reactorcide.domain.workers import AttemptLease
+from reactorcide.jobs import adopt, lifecycle
+from reactorcide.jobs.remote.attempts import LeasedAttempts
+from reactorcide.jobs.remote.lost import LostAttempts
+from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import new_id
+from tests.support.waiting import wait_until
+from tests.worker.conftest import House
+
+LOST_AFTER_S, GRACE_S, MARGIN_S = 100.0, 10.0, 30.0
+PATIENCE_S = LOST_AFTER_S + GRACE_S + MARGIN_S
+
+
+class Watched:
+    """The service's watch of a worker's attempts, with a clock that the test sets."""
+
+    def __init__(self, house: House) -> None:
+        self.context = house.context
+        self.now = 1000.0
+        attempts = LeasedAttempts(house.context, lease_s=60, max_log_bytes=1 << 20)
+        self._lost = LostAttempts(house.context, attempts, grace_s=GRACE_S, clock=lambda: self.now)
+
+    def claimed(self, job: Job) -> Job:
+        """Return the job with an attempt of a worker on another machine."""
+        lease = AttemptLease("0" * 64, LOST_AFTER_S)
+        return lifecycle.claim(self.context, job.job_id, new_id(), "far-away", lease)
+
+    def after(self, seconds: float) -> None:
+        """Look after a time."""
+        self.now += seconds
+        self._lost.look()
+
+
+def _is_past(at_ms: int) -> bool:
+    return now_ms() > at_ms
+
+
+def handed_over(watched: Watched, job: Job) -> Job:
+    claimed = watched.claimed(job)
+    lifecycle.handing_over(watched.context, claimed, "c", container_started_at="then", at_ms=1, log_offset=0)
+    return claimed
+
+
+@pytest.mark.parametrize(
+    ("has_begun", "retries", "status", "attempt"),
+    [
+        (False, 0, JobStatus.SUBMITTED, 2),
+        (True, 0, JobStatus.FAILED, 1),
+        (True, 1, JobStatus.SUBMITTED, 2),
+    ],
+)
+def test_after_the_handover_only_retries_run_it_again(
+    house: House, has_begun: bool, retries: int, status: JobStatus, attempt: int
+) -> None:
+    watched, job = Watched(house), house.submit(retries=retries)
+    if has_begun:
+        handed_over(watched, job)
+    else:
+        watched.claimed(job)
+    watched.after(0)
+    watched.after(PATIENCE_S)
+    assert house.job(job).status is JobStatus.RUNNING
+    watched.after(1)
+    ended = house.job(job)
+    assert (ended.status, ended.attempt) == (status, attempt)
+    first = house.context.store.attempts.of_job(job.job_id)[0]
+    assert first.error == "worker far-away was not heard of for more than 100 s (--lost-after)"
+    # Its worker reports later: it is no more its own.
+    assert house.context.store.leases.find(job.job_id, 1, "far-away", "0" * 64) is None
+
+
+def test_a_renewal_begins_the_time_anew_and_the_own_worker_adopts_no_other(house: House) -> None:
+    watched, job = Watched(house), house.submit()
+    claimed = watched.claimed(job)
+    for _ in range(3):
+        watched.after(PATIENCE_S - 1)
+        adopt.stamp(house.context, [claimed])
+        # Heartbeats are compared, in milliseconds.
+        [(_, _, stamped_at_ms, _)] = house.context.store.leases.heartbeats()
+        wait_until(partial(_is_past, stamped_at_ms), 1, "another millisecond begins")
+    watched.after(1)
+    assert house.job(job).status is JobStatus.RUNNING
+    assert adopt.unfinished(house.context, "embedded", lease_s=0.0) == ([], [])

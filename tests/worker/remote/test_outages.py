@@ -1,0 +1,166 @@
+"""Workers on other machines, when something is killed or cut off."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import docker
+import pytest
+
+from tests.conftest import NewService
+from tests.support.service import Service
+from tests.support.waiting import wait_until
+from tests.worker.remote.conftest import NewWorker
+from tests.worker.remote.test_remote import begun, release
+
+PRINTED = b"begun\ndone\n"
+
+
+class Cut:
+    """A proxy of a service that can be cut; one that is cut neither answers nor refuses."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._is_cut = threading.Event()
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads: list[threading.Thread] = []
+        self._spawn(self._accept)
+
+    def cut(self) -> None:
+        """Pass on nothing any more, in either direction."""
+        self._is_cut.set()
+
+    def mend(self) -> None:
+        """Pass on what comes from now on; what was cut stays lost."""
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._is_cut.clear()
+
+    def close(self) -> None:
+        """End the proxy."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self.mend()
+        for thread in self._threads:
+            thread.join()
+        for each in (self._listener, *self._open):
+            each.close()
+
+    def _spawn(self, work: Callable[..., None], *args: socket.socket) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port))
+                self._open += [client, server]
+                for ends in ((client, server), (server, client)):
+                    self._spawn(self._pass_on, *ends)
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if not self._is_cut.is_set():
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def cut(hub: Service) -> Iterator[Cut]:
+    """A way to the service that can be cut."""
+    proxy = Cut(hub.port)
+    yield proxy
+    proxy.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("killed", ["worker", "service", "both"])
+def test_what_is_killed_goes_on_where_it_was(
+    new_service: NewService, new_worker: NewWorker, engine: docker.APIClient, killed: str
+) -> None:
+    service = new_service({}, concurrency=0, port=free_port())
+    worker = new_worker(service)
+    job = begun(service.admin)
+    if killed != "service":
+        worker.kill()
+    if killed != "worker":
+        service.kill()
+    if killed == "both":
+        # It waits for the service, and touches no container meanwhile.
+        worker.launch()
+        wait_until(lambda: "waiting: " in worker.log_text(), 20, "the worker waits for its service")
+    if killed != "worker":
+        service.start()
+    if killed == "worker":
+        worker.start()
+    elif killed == "both":
+        wait_until(lambda: "adopting a job" in worker.log_text(), 20, "the job is adopted")
+    release(engine, worker)
+    ended = service.admin.wait(job)
+    assert (ended["status"], ended["attempt"], service.admin.log(job)) == ("completed", 1, PRINTED)
+
+
+def test_a_worker_that_is_cut_off_goes_on_and_delivers_later(
+    hub: Service, cut: Cut, new_worker: NewWorker, engine: docker.APIClient
+) -> None:
+    worker = new_worker(hub, "cut", server=cut.url)
+    job = begun(hub.admin, queue_name="cut")
+    cut.cut()
+    release(engine, worker)
+    wait_until(
+        lambda: [item["State"] for item in worker.containers(engine)] == ["exited"],
+        20,
+        "the command has ended",
+    )
+    assert hub.admin.job(job)["status"] == "running"
+    cut.mend()
+    ended = hub.admin.wait(job, deadline_s=60)
+    assert (ended["status"], ended["attempt"], hub.admin.log(job)) == ("completed", 1, PRINTED)
+
+
+def test_a_worker_that_is_cut_off_for_too_long_ends_its_container(
+    hub: Service, cut: Cut, new_worker: NewWorker, engine: docker.APIClient
+) -> None:
+    worker = new_worker(hub, "lost", server=cut.url, lost_after=2)
+    job = begun(hub.admin, queue_name="lost")
+    cut.cut()
+    wait_until(
+        lambda: not any(item["State"] == "running" for item in worker.containers(engine)),
+        20,
+        "the container is ended",
+    )
+    assert hub.admin.job(job)["status"] == "running"
+    cut.mend()
+    ended = hub.admin.wait(job, deadline_s=60)
+    assert (ended["status"], ended["attempt"]) == ("failed", 1)
+    assert "did not reach the service for more than 2 s (--lost-after)" in ended["error"]
+
+
+def test_a_drained_or_forgotten_worker_takes_no_jobs_and_why_says_so(
+    hub: Service, new_worker: NewWorker
+) -> None:
+    worker = new_worker(hub, "own")
+    assert hub.admin.run(queue_name="own")["worker_id"] == worker.worker_id
+    assert hub.admin.request("POST", f"workers/{worker.worker_id}/drain").status_code == 204
+    waits = hub.admin.submit(queue_name="own")
+    why = f"jobs/{waits['job_id']}/why"
+    wait_until(lambda: "is drained" in hub.admin.get(why)["reason"], 10, "the reason is named")
+    other = hub.admin.submit(queue_name="nobody-takes-it")
+    reason = hub.admin.get(f"jobs/{other['job_id']}/why")["reason"]
+    hub.admin.cancel(other)
+    assert "no worker takes jobs from the queue nobody-takes-it" in reason or "not connected" in reason
+    assert hub.admin.request("POST", f"workers/{worker.worker_id}/resume").status_code == 204
+    assert hub.admin.wait(waits)["status"] == "completed"
+    assert hub.admin.request("DELETE", f"workers/{worker.worker_id}").status_code == 204
+    wait_until(lambda: "refuses this worker" in worker.log_text(), 40, "the secret is refused")
