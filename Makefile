@@ -9,7 +9,7 @@ QUICK = tests/accounts tests/contracts tests/corndogs tests/domain tests/jobs te
 	tests/store tests/web tests/workflows tests/docs/test_reference.py tests/test_job_fields.py tests/test_settings.py
 # What images of the tests are made of, where none is named.
 BUSYBOX = $(if $(REACTORCIDE_TEST_IMAGE),,busybox)
-TEST_TOOLS = git ssh sshd $(BUSYBOX) podman nginx caddy go chromium
+TEST_TOOLS = git ssh sshd $(BUSYBOX) postgresql podman nginx caddy go chromium
 # Further arguments for pytest or the benchmarks: make test ARGS='-k cancel'
 ARGS =
 

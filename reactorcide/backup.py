@@ -61,6 +61,7 @@ def backup(settings: Settings, target: Path, progress: Progress) -> int:
     of the secrets, but not the admin's token, which can be replaced. Raises ``ConfigurationError`` if there
     is no database, or the backup cannot be written.
     """
+    _check_is_file(settings)
     if not settings.database_path.is_file():
         raise ConfigurationError(
             f"there is no database in {settings.data_dir}; name the service's directory with --data-dir"
@@ -79,6 +80,15 @@ def backup(settings: Settings, target: Path, progress: Progress) -> int:
     except (OSError, sqlite3.Error) as exc:
         raise ConfigurationError(f"the backup {target} could not be written: {exc}") from exc
     return target.stat().st_size
+
+
+def _check_is_file(settings: Settings) -> None:
+    """Raise ``ConfigurationError`` if the job database is not in the data directory."""
+    if settings.database is not None:
+        raise ConfigurationError(
+            "the job database is on PostgreSQL, which this does not copy: use pg_dump and pg_restore, and "
+            f"copy {settings.data_dir / _SECRET_KEY}, without which its secrets cannot be read"
+        )
 
 
 def bucket(database: Path) -> str | None:
@@ -238,6 +248,7 @@ def restore(settings: Settings, backup_path: Path, progress: Progress, *, resume
     Returns the number of cancelled open runs; with ``resume`` they continue. Raises ``ConfigurationError`` if
     the directory is not empty, or the file is not a complete backup that this version can read.
     """
+    _check_is_file(settings)
     target = settings.data_dir.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(f"{target} is not empty; a backup is restored into an empty directory only")

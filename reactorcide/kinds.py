@@ -14,6 +14,7 @@ from typing import Any
 from reactorcide.domain.images import full_pattern, is_image_reference
 from reactorcide.lib.sizes import parse_size
 
+_MAX_LINE_CHARS = 4096
 _MAX_PREFIX_CHARS = 200
 """Maximum length of an object store's prefix: S3's keys, which begin with it, have at most 1024 bytes."""
 
@@ -51,6 +52,26 @@ def _buildkit(text: str) -> str:
     if scheme != "tcp":
         raise ValueError(f"{text!r} is not an address of a BuildKit, like tcp://buildkit:1234")
     return f"tcp://{_address(address)}"
+
+
+def _database(text: str) -> str:
+    """Return the URL of a database. No error repeats the text, which may have a password."""
+    if text.startswith("@"):
+        text = _first_line(Path(text[1:]))
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError(
+            "that is no address of a database, like postgresql://USER@HOST/DATABASE, nor @FILE with one"
+        )
+    return text
+
+
+def _first_line(path: Path) -> str:
+    """Return the first line of a small file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline(_MAX_LINE_CHARS).strip()
+    except (OSError, ValueError) as exc:
+        raise ValueError(f"the file {path} cannot be read: {exc}") from exc
 
 
 def _image(text: str) -> str:
@@ -133,6 +154,7 @@ def home_dirs() -> set[Path]:
 
 
 SIZE = Kind("SIZE", parse_size)
+DATABASE = Kind("postgresql://USER@HOST/DATABASE", _database)
 CORNDOGS = Kind("ADDRESS", _corndogs)
 BUILDKIT = Kind("tcp://HOST:PORT", _buildkit)
 # Without a host it is on loopback.

@@ -13,6 +13,7 @@ from reactorcide.kinds import (
     BUILDKIT,
     CAPABILITY,
     CORNDOGS,
+    DATABASE,
     IMAGE,
     IMAGE_PATTERN,
     LISTEN,
@@ -38,6 +39,7 @@ def _setting(
     choices: tuple[str, ...] = (),
     min: float | None = None,
     max: float | None = None,
+    is_secret: bool = False,
 ) -> Any:
     """Return the dataclass field of one setting. The default of a size is text, like ``2g``."""
     metadata = {
@@ -53,7 +55,7 @@ def _setting(
         return field(default_factory=default, metadata=metadata)
     if kind is SIZE and default is not None:
         default = parse_size(default)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not is_secret)
 
 
 def default_data_dir() -> Path:
@@ -107,6 +109,14 @@ class Settings:
     data_dir: Path = _setting(
         default_data_dir,
         "Directory for the databases, logs and artifacts. By default the platform's directory for user data.",
+    )
+    database: str | None = _setting(
+        None,
+        "PostgreSQL database for jobs and all else that is not a file, or @FILE with its address. Everyone "
+        "on this machine can read a command's options: name one with a password in a file, or in "
+        "REACTORCIDE_DATABASE. By default a file in the data directory.",
+        kind=DATABASE,
+        is_secret=True,
     )
     objects: str | None = _setting(
         None,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from reactorcide.accounts import AccountContext
-from reactorcide.app.parts import docker_runner, object_store
+from reactorcide.app.parts import database, docker_runner, object_store
 from reactorcide.corndogs.connect import connect
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.jobs import StoredJobs
@@ -13,7 +13,7 @@ from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.settings import Settings
 from reactorcide.store import Store
-from reactorcide.store.database import Database
+from reactorcide.store.connection import JobDatabase
 from reactorcide.store.vault import Vault
 
 
@@ -23,15 +23,15 @@ def open_accounts(settings: Settings) -> Iterator[AccountContext]:
 
     Raises ``ConfigurationError`` if there is no database: only the service creates one.
     """
-    with _existing_database(settings) as database:
-        yield AccountContext(Store(database, Vault.beside(database.path)))
+    with _existing_database(settings) as opened:
+        yield AccountContext(Store(opened, Vault.beside(settings.database_path)))
 
 
 @contextmanager
 def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
     """Give access to the jobs of a data directory, as ``open_accounts`` does."""
-    with _existing_database(settings) as database:
-        store = Store(database, Vault.beside(database.path))
+    with _existing_database(settings) as opened:
+        store = Store(opened, Vault.beside(settings.database_path))
         objects = object_store(settings, store.instance.objects_url(), os.environ)
         yield StoredJobs(
             store=store,
@@ -42,17 +42,17 @@ def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
 
 
 @contextmanager
-def _existing_database(settings: Settings) -> Iterator[Database]:
-    if not settings.database_path.is_file():
+def _existing_database(settings: Settings) -> Iterator[JobDatabase]:
+    if settings.database is None and not settings.database_path.is_file():
         raise ConfigurationError(
             f"there is no database in {settings.data_dir}; start 'reactorcide serve' there once, "
             "or name the service's directory with --data-dir"
         )
-    database = Database(settings.database_path)
+    opened = database(settings)
     try:
-        yield database
+        yield opened
     finally:
-        database.close()
+        opened.close()
 
 
 def probe_docker(environment: Mapping[str, str]) -> tuple[str, int | None]:
@@ -76,6 +76,15 @@ def probe_corndogs(address: str) -> None:
         corndogs.check_health()
     finally:
         corndogs.close()
+
+
+def probe_database(settings: Settings) -> None:
+    """Raise ``ReactorcideError`` unless the job database takes a write. Changes nothing."""
+    opened = database(settings)
+    try:
+        opened.check()
+    finally:
+        opened.close()
 
 
 def probe_objects(url: str, environment: Mapping[str, str]) -> None:

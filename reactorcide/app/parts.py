@@ -24,6 +24,8 @@ from reactorcide.settings import Settings
 from reactorcide.sources.git import GitLimits
 from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import Accounts
+from reactorcide.store.connection import JobDatabase
+from reactorcide.store.database import Database
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.prepare import Preparation
 
@@ -87,6 +89,22 @@ def queue(settings: Settings, metrics: Metrics) -> Queue:
         server.stop(deadline_s)
 
     return Queue(served, start=start_server, stop=stop_server)
+
+
+def database(settings: Settings) -> JobDatabase:
+    """Return the job database; PostgreSQL's driver is imported only if it is used.
+
+    Raises ``ConfigurationError``.
+    """
+    if settings.database is None:
+        return Database(settings.database_path)
+    try:
+        from reactorcide.store.postgresql import PostgreSQLDatabase
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"--database needs psycopg: install it with pip install 'reactorcide[scale]' ({exc})"
+        ) from exc
+    return PostgreSQLDatabase(settings.database)
 
 
 def object_store(settings: Settings, url: str | None, environment: Mapping[str, str]) -> ObjectStore:

@@ -35,7 +35,6 @@ from reactorcide.runs.upkeep import RunUpkeep
 from reactorcide.schedules.start import Due
 from reactorcide.settings import Settings
 from reactorcide.store import Store
-from reactorcide.store.database import Database
 from reactorcide.store.outbox import STATUSES, WEBHOOKS
 from reactorcide.store.vault import Vault
 from reactorcide.worker.deliverer import Deliverer
@@ -68,7 +67,7 @@ class Service:
         self._notifier = LocalNotifier()
         metrics = Metrics()
         self._queue = parts.queue(settings, metrics)
-        self._database = Database(settings.database_path)
+        self._database = parts.database(settings)
         self._store = Store(self._database, Vault.beside(settings.database_path))
         self._accounts = AccountContext(self._store)
         self._objects = parts.object_store(settings, settings.objects, environment)

@@ -20,7 +20,7 @@ _DAY_MS = 86_400_000
 _MAX_DAYS = 36_500
 _MAX_NAME_CHARS = 255
 
-_data_dir = settings_options("data_dir")
+_data_dir = settings_options("data_dir", "database")
 _email = click.option("--email", help="Email address, for information; no mail is sent.")
 _role = click.option(
     "--role",

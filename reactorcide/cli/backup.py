@@ -17,7 +17,7 @@ _file = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
 @click.command()
 @_file
-@settings_options("data_dir")
+@settings_options("data_dir", "database")
 def backup(file: Path, **options: Any) -> None:
     """Write the data directory to FILE (a .tar.gz). The service may be running."""
     from reactorcide import backup
@@ -43,7 +43,7 @@ def backup(file: Path, **options: Any) -> None:
     is_flag=True,
     help="Continue the workflow runs that had not ended, instead of cancelling them.",
 )
-@settings_options("data_dir")
+@settings_options("data_dir", "database")
 def restore(file: Path, resume: bool, **options: Any) -> None:
     """Restore the backup FILE to an empty data directory."""
     from reactorcide import backup

@@ -44,7 +44,7 @@ class Finding:
 
 
 @click.command()
-@settings_options("data_dir", "objects", "host", "port", "corndogs_address")
+@settings_options("data_dir", "database", "objects", "host", "port", "corndogs_address")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool, **options: Any) -> None:
     """Check everything that the service needs, and advise what to do. Exit code 0: all is well."""
@@ -53,6 +53,7 @@ def doctor(as_json: bool, **options: Any) -> None:
         lambda: _docker(os.environ),
         _git,
         lambda: _data_dir(settings.data_dir),
+        *([] if settings.database is None else [lambda: _database(settings)]),
         lambda: _objects(settings),
         lambda: _port(settings),
         lambda: _corndogs(settings.corndogs_address),
@@ -167,10 +168,25 @@ def _data_dir(data_dir: Path) -> Finding:
     return Finding(check, True, f"{data_dir}, {format_size(free_bytes)} free, {state}")
 
 
+def _database(settings: Settings) -> Finding:
+    from reactorcide.app.operator import probe_database
+
+    try:
+        probe_database(settings)
+    except ReactorcideError as exc:
+        return Finding(
+            "database",
+            False,
+            str(exc),
+            "check --database, that the server runs, and that it lets this user in",
+        )
+    return Finding("database", True, "PostgreSQL takes writes")
+
+
 def _objects(settings: Settings) -> Finding:
     check = "objects"
     bucket = settings.objects
-    if bucket is None and settings.database_path.is_file():
+    if bucket is None and settings.database is None and settings.database_path.is_file():
         from reactorcide import backup
 
         bucket = backup.bucket(settings.database_path)

@@ -18,7 +18,7 @@ from reactorcide.lib.sizes import format_size
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@settings_options("data_dir", "keep_jobs", "keep_days", "keep_bytes")
+@settings_options("data_dir", "database", "keep_jobs", "keep_days", "keep_bytes")
 def gc(dry_run: bool, as_json: bool, **options: Any) -> None:
     """Remove the jobs that retention does not keep, directly in the database.
 

@@ -105,7 +105,7 @@ def delete(name: str, project: str | None) -> None:
 
 
 @secret.command()
-@settings_options("data_dir")
+@settings_options("data_dir", "database")
 def rekey(**options: Any) -> None:
     """Renew the key that encrypts secrets, directly in the data directory of a stopped service.
 

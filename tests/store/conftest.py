@@ -1,4 +1,4 @@
-"""A job store on a real file."""
+"""A job store on a real database of either kind."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,20 +6,18 @@ from pathlib import Path
 import pytest
 
 from reactorcide.store import Store
-from reactorcide.store.database import Database
-from tests.support.store import new_store
+from tests.support.store import AnyDatabase, new_database, new_store
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "jobs.db")
-    database.migrate()
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[AnyDatabase]:
+    database = new_database(request.param, tmp_path / "jobs.db")
     yield database
     database.close()
 
 
 @pytest.fixture
-def store(database: Database) -> Store:
+def store(database: AnyDatabase) -> Store:
     store = new_store(database)
     store.instance.id("instance")
     store.instance.open_vault()

@@ -29,7 +29,7 @@ from reactorcide.store import Store
 from reactorcide.store import lists as lists_module
 from reactorcide.store.database import Database
 from tests.store.test_jobs import add, clock, move
-from tests.support.store import new_store
+from tests.support.store import AnyDatabase, new_store, sqlite_only
 
 ENDS = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.SUBMITTED)
 USERS, QUEUES, SOURCES = ("ann", "bob"), ("q", "urgent"), ("git", "copy")
@@ -248,6 +248,7 @@ def test_names_with_one_prefix_share_a_list(
     assert ([job.job_id for job in page], total) == ([job.job_id for job in jobs[3:0:-1]], 5)
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("job_filter", "index"),
     [
@@ -262,7 +263,7 @@ def test_names_with_one_prefix_share_a_list(
     ],
 )
 def test_a_page_is_read_from_the_index_with_the_fewest_jobs_without_sorting(
-    database: Database, store: Store, job_filter: JobFilter, index: str
+    database: AnyDatabase, store: Store, job_filter: JobFilter, index: str
 ) -> None:
     for _ in range(5):
         add(store)
@@ -290,7 +291,7 @@ def test_a_page_is_read_from_the_index_with_the_fewest_jobs_without_sorting(
     assert sum("TEMP B-TREE FOR ORDER BY" in step for step in steps) <= 1
 
 
-def test_a_purged_job_leaves_no_count_of_zero(database: Database, store: Store) -> None:
+def test_a_purged_job_leaves_no_count_of_zero(database: AnyDatabase, store: Store) -> None:
     other = add(store, queue_name="kept", name="kept")
     for number in range(3):
         job = move(store, add(store, queue_name=f"q{number}", name=f"n{number}"), JobStatus.CANCELLED)
@@ -314,7 +315,8 @@ def test_job_deleted_twice_is_counted_once(store: Store) -> None:
     assert replace(store.jobs.get(job.job_id), deleted=False, updated_at_ms=job.updated_at_ms) == job
 
 
-def test_sweeps_read_from_an_index(database: Database, store: Store) -> None:
+@sqlite_only
+def test_sweeps_read_from_an_index(database: AnyDatabase, store: Store) -> None:
     """With a million jobs that are over, what has to be done about a few must not read the others."""
     statements: list[tuple[str, Any]] = []
     run = database._peewee.execute_sql

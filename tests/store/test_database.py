@@ -4,6 +4,8 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -284,3 +286,12 @@ def test_failed_connection_is_a_store_error(tmp_path: Path) -> None:
     assert [type(error) for error in errors] == [StoreError] * 4
     assert all("unable to open database file" in str(error) for error in errors)
     database.close()
+
+
+def test_drivers_of_other_databases_are_not_loaded() -> None:
+    code = (
+        "import sys, reactorcide.app.service, reactorcide.corndogs.storage; "
+        "assert 'peewee' in sys.modules; print([name for name in sys.modules if 'psycopg' in name]); "
+        "import psycopg"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

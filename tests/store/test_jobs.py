@@ -21,8 +21,8 @@ from reactorcide.domain.jobs import (
 )
 from reactorcide.lib.ids import new_id
 from reactorcide.store import Store, retention
-from reactorcide.store.database import Database
 from reactorcide.store.models.jobs import JobEventRow
+from tests.support.store import AnyDatabase, sqlite_only
 
 clock = count(1_700_000_000_000)
 
@@ -86,6 +86,7 @@ def test_a_missing_row_is_an_error(store: Store) -> None:
     assert store.jobs.find(new_id()) is None
 
 
+@sqlite_only
 @pytest.mark.parametrize("target", JobStatus)
 @pytest.mark.parametrize("current", JobStatus)
 def test_only_allowed_transitions_happen(store: Store, current: JobStatus, target: JobStatus) -> None:
@@ -98,7 +99,9 @@ def test_only_allowed_transitions_happen(store: Store, current: JobStatus, targe
         assert store.jobs.get(job.job_id) == job
 
 
-def test_each_transition_writes_an_event_and_a_refused_one_does_not(database: Database, store: Store) -> None:
+def test_each_transition_writes_an_event_and_a_refused_one_does_not(
+    database: AnyDatabase, store: Store
+) -> None:
     job = move(store, add(store), JobStatus.QUEUED)
     claim(store, job)
     end(store, job, JobStatus.FAILED)
@@ -263,7 +266,7 @@ def test_job_is_purged_only_when_nothing_is_open(store: Store) -> None:
         store.jobs.get(job.job_id)
 
 
-def test_repeated_event_is_stored_once(database: Database, store: Store) -> None:
+def test_repeated_event_is_stored_once(database: AnyDatabase, store: Store) -> None:
     job = add(store)
     for reason in ("away", "away", "away", "full", "full"):
         store.jobs.transition(
@@ -309,7 +312,8 @@ def test_only_ended_closed_unpinned_jobs_are_removable(store: Store) -> None:
         store.jobs.pin(job.job_id, True)
 
 
-def test_removable_jobs_are_read_from_a_covering_index(database: Database) -> None:
+@sqlite_only
+def test_removable_jobs_are_read_from_a_covering_index(database: AnyDatabase) -> None:
     with database.read() as db:
         steps = [row[3] for row in db.execute_sql(f"EXPLAIN QUERY PLAN {retention._REMOVABLE_JOBS}")]
     assert steps[0].startswith("SEARCH job USING COVERING INDEX job_removable")

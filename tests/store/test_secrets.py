@@ -11,9 +11,8 @@ from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.jobs import JobFilter, JobStatus
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.store import Store
-from reactorcide.store.database import Database
 from tests.store.test_jobs import add, claim, move
-from tests.support.store import new_store
+from tests.support.store import AnyDatabase, new_store, sqlite_only
 
 VALUE = "s3cret-värde-of-a-variable"
 URL = "https://me:passw0rd-in-url@example.test/x"
@@ -36,18 +35,19 @@ def assert_nowhere(directory: Path) -> None:
         assert text.encode() not in data
 
 
-def reopened(database: Database) -> Store:
+def reopened(database: AnyDatabase) -> Store:
     store = new_store(database)
     store.instance.open_vault()
     return store
 
 
-def key(database: Database) -> Path:
+def key(database: AnyDatabase) -> Path:
     return database.path.with_name("secret-key")
 
 
+@sqlite_only
 def test_a_job_comes_back_with_its_secrets_which_are_not_on_disk(
-    database: Database, store: Store, tmp_path: Path
+    database: AnyDatabase, store: Store, tmp_path: Path
 ) -> None:
     job = add(store, **SECRET)
     assert store.jobs.get(job.job_id) == job
@@ -64,14 +64,15 @@ def test_a_job_comes_back_with_its_secrets_which_are_not_on_disk(
     assert_nowhere(tmp_path)
 
 
-def test_key_file_is_private(database: Database, store: Store) -> None:
+def test_key_file_is_private(database: AnyDatabase, store: Store) -> None:
     assert key(database).stat().st_mode & 0o777 == 0o600
     first = key(database).read_bytes()
     reopened(database)
     assert key(database).read_bytes() == first
 
 
-def test_the_key_has_mode_0600_despite_umask_and_old_files(database: Database) -> None:
+@sqlite_only
+def test_the_key_has_mode_0600_despite_umask_and_old_files(database: AnyDatabase) -> None:
     key(database).with_name("secret-key.new").write_text("half")
     store = new_store(database)
     store.instance.id("instance")
@@ -86,7 +87,7 @@ def test_the_key_has_mode_0600_despite_umask_and_old_files(database: Database) -
 
 @pytest.mark.parametrize("trouble", ["missing", "another one"])
 def test_without_its_key_a_database_with_secrets_is_refused(
-    database: Database, store: Store, trouble: str
+    database: AnyDatabase, store: Store, trouble: str
 ) -> None:
     job = add(store, **SECRET)
     saved = key(database).read_bytes()
@@ -101,22 +102,23 @@ def test_without_its_key_a_database_with_secrets_is_refused(
     assert reopened(database).jobs.get(job.job_id) == job
 
 
-def test_unused_key_can_be_removed(database: Database, store: Store) -> None:
+def test_unused_key_can_be_removed(database: AnyDatabase, store: Store) -> None:
     add(store, job_env_vars={"A": "b"})
     key(database).unlink()
     job = add(reopened(database), **SECRET)
     assert reopened(database).jobs.get(job.job_id) == job
 
 
+@sqlite_only
 @pytest.mark.parametrize("content", ["", "not a key", "ab" * 31])
-def test_malformed_key_file_is_refused(database: Database, store: Store, content: str) -> None:
+def test_malformed_key_file_is_refused(database: AnyDatabase, store: Store, content: str) -> None:
     key(database).write_text(content)
     with pytest.raises(ConfigurationError, match="secret-key"):
         reopened(database)
     assert key(database).read_text() == content
 
 
-def test_the_secrets_of_one_job_cannot_be_given_to_another(database: Database, store: Store) -> None:
+def test_the_secrets_of_one_job_cannot_be_given_to_another(database: AnyDatabase, store: Store) -> None:
     victim, other = add(store, **SECRET), add(store, job_env_vars={"TOKEN": "x"}, secret_env_vars=("TOKEN",))
     with database.transaction() as tx:
         tx.execute(
@@ -128,7 +130,7 @@ def test_the_secrets_of_one_job_cannot_be_given_to_another(database: Database, s
     assert store.jobs.get(victim.job_id) == victim
 
 
-def test_each_job_is_encrypted_differently(database: Database, store: Store) -> None:
+def test_each_job_is_encrypted_differently(database: AnyDatabase, store: Store) -> None:
     for _ in range(2):
         add(store, **SECRET)
     with database.read() as db:
@@ -136,14 +138,15 @@ def test_each_job_is_encrypted_differently(database: Database, store: Store) -> 
     assert first != second
 
 
-def test_a_job_without_secrets_has_nothing_encrypted(database: Database, store: Store) -> None:
+def test_a_job_without_secrets_has_nothing_encrypted(database: AnyDatabase, store: Store) -> None:
     add(store, job_env_vars={"A": "b", "TOKEN": ""}, secret_env_vars=("TOKEN",), git_url="git@example.test:x")
     with database.read() as db:
         assert db.execute_sql("SELECT secrets FROM job").fetchall() == [(None,)]
 
 
+@sqlite_only
 def test_plain_secrets_of_an_earlier_version_are_encrypted_at_start(
-    database: Database, store: Store, tmp_path: Path
+    database: AnyDatabase, store: Store, tmp_path: Path
 ) -> None:
     secret, plain, deleted = add(store, **SECRET), add(store, job_env_vars={"A": "b"}), add(store, **SECRET)
     # As that version stored them.
@@ -162,7 +165,8 @@ def test_plain_secrets_of_an_earlier_version_are_encrypted_at_start(
     assert_nowhere(tmp_path)
 
 
-def test_interrupted_encryption_continues_at_the_next_start(database: Database, store: Store) -> None:
+@sqlite_only
+def test_interrupted_encryption_continues_at_the_next_start(database: AnyDatabase, store: Store) -> None:
     job = add(store, **SECRET)
     with database.transaction() as tx:
         tx.execute("UPDATE instance SET secret_key_sha256 = NULL")

@@ -9,9 +9,8 @@ from reactorcide.domain.audit import Action, Actor, AuditEntry, AuditFilter
 from reactorcide.domain.errors import IllegalTransition, NotFound
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.store import Records, Store
-from reactorcide.store.database import Database
 from tests.store.test_jobs import add, claim, move
-from tests.support.store import database_of
+from tests.support.store import AnyDatabase, database_of, sqlite_only
 from tests.support.waiting import wait_until
 
 ENTRY = AuditEntry(at_ms=1, by=Actor(user_id="ann"), action=Action.JOB_CANCEL, subject="j")
@@ -112,7 +111,8 @@ def test_other_threads_write_after_a_transaction(store: Store) -> None:
     assert store.jobs.get(job.job_id).status is JobStatus.RUNNING
 
 
-def test_triggers_write_nothing(database: Database) -> None:
+@sqlite_only
+def test_triggers_write_nothing(database: AnyDatabase) -> None:
     with database.read() as db:
         triggers = db.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
     assert {name for name, _ in triggers} == {"audit_is_not_changed", "audit_is_not_removed"}

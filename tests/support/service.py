@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import psycopg
 
 from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Role
@@ -248,6 +249,9 @@ class Service:
         return containers
 
     def _instance_id(self) -> str:
+        if "REACTORCIDE_DATABASE" in self.environment:
+            with psycopg.connect(self.environment["REACTORCIDE_DATABASE"]) as connection:
+                return str(connection.execute("SELECT instance_id FROM instance").fetchall()[0][0])
         database = f"file:{self.data_dir / 'reactorcide.db'}?mode=ro"
         with closing(sqlite3.connect(database, uri=True)) as connection:
             return str(connection.execute("SELECT instance_id FROM instance").fetchone()[0])

@@ -1,17 +1,35 @@
 """A job store on a separate database for each test."""
 
+from pathlib import Path
+
+import pytest
+
 from reactorcide.store import Store
 from reactorcide.store.database import Database
 from reactorcide.store.vault import Vault
+from tests.support.postgresql import PostgreSQL, cluster
+
+AnyDatabase = Database | PostgreSQL
+sqlite_only = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+"""Marks a test of what only SQLite has: its plans, its file, its earlier versions."""
 
 
-def database_of(store: Store) -> Database:
-    """Return the database of a store, which is a file."""
+def database_of(store: Store) -> AnyDatabase:
+    """Return the database of a store."""
     database = store._database
-    assert isinstance(database, Database)
+    assert isinstance(database, Database | PostgreSQL)
     return database
 
 
-def new_store(database: Database) -> Store:
+def new_database(engine: str, path: Path) -> AnyDatabase:
+    """Return a new database: the file ``path``, or one of PostgreSQL, whose key is beside that."""
+    if engine == "postgresql":
+        return cluster().database(path)
+    database = Database(path)
+    database.migrate()
+    return database
+
+
+def new_store(database: AnyDatabase) -> Store:
     """Return a store whose key lies beside its database."""
     return Store(database, Vault.beside(database.path))
