@@ -16,7 +16,7 @@ ARGS =
 .DEFAULT_GOAL = help
 # Two at once would install into the same .venv.
 .NOTPARALLEL:
-.PHONY: help demo tools quick test test-oldest coverage lint bench screenshots soak clean engine stop-engine
+.PHONY: help demo tools quick test test-oldest test-deploy coverage lint bench screenshots soak onefile clean engine stop-engine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -58,10 +58,17 @@ screenshots: .venv/ready-dev engine ## write a picture of each page to docs/scre
 
 soak: .venv/ready-dev engine ## run the tests in tests/soak, which take an hour or two; ARGS=-s shows their figures
 	@scripts/ensure-tool $(BUSYBOX)
-	$(PYTHON_IN_VENV) -m pytest tests/soak --timeout 0 $(ARGS)
+	$(PYTHON_IN_VENV) -m pytest tests/soak --ignore tests/soak/deploy --timeout 0 $(ARGS)
+
+test-deploy: .venv/ready-dev engine ## try the image, its Compose file, pipx and the one-file executable; needs root and Debian
+	@scripts/ensure-tool git $(BUSYBOX) docker debootstrap compose pipx
+	$(PYTHON_IN_VENV) -m pytest tests/soak/deploy --timeout 1800 $(ARGS)
+
+onefile: .venv/ready ## make dist/reactorcide, one file that runs on Linux without Python
+	@scripts/make-onefile
 
 clean: ## remove everything that was made here, but not a running dockerd
-	rm -rf .venv .venv-oldest .coverage build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-onefile .coverage build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 engine: .venv/ready ## make sure that a Docker Engine answers
