@@ -5,10 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from ruamel.yaml import YAML
 
-from reactorcide.settings import all_settings, option_name
+from reactorcide.cli.root import cli
 from tests.deploy.conftest import DEPLOY, ROOT
 
 
@@ -27,9 +28,10 @@ def test_the_wheel_has_every_file_of_the_package(unpacked: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
-def test_systemd_accepts_the_unit_and_rates_it_hardened(tmp_path: Path) -> None:
-    unit = tmp_path / "reactorcide.service"
-    text = (DEPLOY / "reactorcide.service").read_text()
+@pytest.mark.parametrize("name", ["reactorcide.service", "reactorcide-worker.service"])
+def test_systemd_accepts_a_unit_and_rates_it_hardened(name: str, tmp_path: Path) -> None:
+    unit = tmp_path / name
+    text = (DEPLOY / name).read_text()
     assert text.count("/opt/reactorcide/bin/reactorcide") == 1
     unit.write_text(text.replace("/opt/reactorcide/bin/reactorcide", "/bin/true"))
     verified = subprocess.run(
@@ -42,17 +44,37 @@ def test_systemd_accepts_the_unit_and_rates_it_hardened(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
+    # What the program is told by its arguments and its variables exists.
+    (command,) = re.findall(r"^ExecStart=/opt/reactorcide/bin/reactorcide (\w+)(.*)$", text, re.MULTILINE)
+    assert names_of(command[0]) >= set(re.findall(r"--[a-z-]+", command[1]))
+    assert names_of(command[0]) >= set(re.findall(r"REACTORCIDE_[A-Z_]+", text))
 
 
-def test_files_named_in_deploy_exist() -> None:
-    options = {option_name(setting) for setting in all_settings()}
-    variables = {f"REACTORCIDE_{name.upper().replace('-', '_')}" for name in options}
+def names_of(command: str) -> set[str]:
+    """Return the options and the variables of a command."""
+    context = click.Context(cli)
+    found = cli.get_command(context, command)
+    assert found is not None
+    names = set()
+    for parameter in found.params:
+        names |= {*parameter.opts, f"REACTORCIDE_{(parameter.name or '').upper()}"}
+        names |= {parameter.envvar} if isinstance(parameter.envvar, str) else set(parameter.envvar or ())
+    return names
+
+
+def test_options_and_variables_in_deploy_exist() -> None:
+    known = names_of("serve") | names_of("worker")
     for file in DEPLOY.iterdir():
         text = file.read_text()
-        assert set(re.findall(r"REACTORCIDE_[A-Z_]+", text)) <= variables, file
-        if file.name in ("Caddyfile", "nginx.conf", "reactorcide.service"):
-            assert {name for name in re.findall(r"--([a-z-]+)", text)} <= options, file
-    service = YAML(typ="safe").load(DEPLOY / "compose.yaml")["services"]["service"]
-    assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+        assert set(re.findall(r"REACTORCIDE_[A-Z_]+", text)) <= known, file
+        if file.name in ("Caddyfile", "nginx.conf"):
+            assert set(re.findall(r"--[a-z-]+", text)) <= known, file
+    for name in ("compose.yaml", "compose.scale.yaml"):
+        for service in YAML(typ="safe").load(DEPLOY / name)["services"].values():
+            if isinstance(words := service.get("command"), list):
+                options = {word for word in words[1:] if word.startswith("--")}
+                assert options <= names_of(words[0]), name
+            if "build" in service:
+                assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
     user, entry = re.findall(r"^(?:USER|ENTRYPOINT) (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     assert (user, entry) == ("reactorcide", '["reactorcide"]')

@@ -82,13 +82,13 @@ def container(*arguments: object) -> Iterator[str]:
         run("docker", "rm", "--force", "--volumes", name)
 
 
-def wait_until_ready(url: str) -> None:
-    """Return when a service can run jobs."""
+def wait_until_it_answers(url: str, path: str = "health") -> None:
+    """Return when a service answers; with ``ready`` when it can run jobs itself, too."""
 
-    def is_ready() -> bool:
+    def answers() -> bool:
         try:
-            return requests.get(f"{url}/api/v1/ready", timeout=5).status_code == 200
+            return requests.get(f"{url}/api/v1/{path}", timeout=5).status_code == 200
         except requests.RequestException:
             return False
 
-    wait_until(is_ready, 60, f"{url} is ready")
+    wait_until(answers, 60, f"{url} answers")

@@ -1,18 +1,15 @@
-"""The image of deploy/Dockerfile, and what deploy/compose.yaml makes of it."""
+"""The image of deploy/Dockerfile."""
 
 import os
-import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import docker
-import pytest
 
-from tests.soak.deploy.conftest import ROOT, container, run, wait_until_ready
+from tests.soak.deploy.conftest import container, run, wait_until_it_answers
 from tests.support.client import Client, Job
 from tests.support.engine_proxy import ENGINE_SOCKET, EngineProxy
 from tests.support.image import Images
@@ -51,8 +48,9 @@ class TcpEngine(EngineProxy):
 
 
 @contextmanager
-def client(url: str, token: str) -> Iterator[Client]:
-    wait_until_ready(url)
+def client(url: str, token: str, path: str = "ready") -> Iterator[Client]:
+    """Yield a client of a service that answers at ``path``."""
+    wait_until_it_answers(url, path)
     with closing(Client(url, token)) as api:
         yield api
 
@@ -150,50 +148,3 @@ def test_image_is_healthy_by_its_own_check(service_image: str, engine: docker.AP
             "it is healthy",
         )
         stop(name)
-
-
-def compose() -> list[str]:
-    """Return the words of Compose: Docker's plugin, or Debian's older program."""
-    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if plugin.returncode == 0:
-        return ["docker", "compose"]
-    if shutil.which("docker-compose") is None:
-        pytest.fail("there is no Compose: install docker-compose", pytrace=False)
-    return ["docker-compose"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def test_compose_starts_the_service_and_keeps_its_data(
-    service_image: str, images: Images, engine: docker.APIClient, tmp_path: Path
-) -> None:
-    port = free_port()
-    environment = {
-        **os.environ,
-        "DOCKER_GID": str(os.stat(ENGINE_SOCKET).st_gid),
-        "IMAGE": service_image,
-        "PORT": str(port),
-        "PUBLIC_URL": f"http://localhost:{port}",
-        "COMPOSE_PROJECT_NAME": f"reactorcide-test-{os.getpid()}-{time.monotonic_ns()}",
-    }
-
-    def compose_run(*words: str) -> str:
-        file = ROOT / "deploy" / "compose.yaml"
-        return run(*compose(), "--file", file, *words, env=environment, cwd=tmp_path)
-
-    compose_run("up", "--detach", "--no-build")
-    try:
-        with_token = compose_run("exec", "-T", "service", "cat", "/data/admin-token").strip()
-        with client(f"http://127.0.0.1:{port}", with_token) as api:
-            assert f"http://localhost:{port}/" in compose_run("exec", "-T", "service", "reactorcide", "open")
-            job = counting(api, images)
-        compose_run("down")
-        compose_run("up", "--detach", "--no-build")
-        with client(f"http://127.0.0.1:{port}", with_token) as api:
-            assert_complete(api, engine, job)
-        compose_run("stop")
-    finally:
-        compose_run("down", "--volumes")
