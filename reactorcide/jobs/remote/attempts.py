@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from reactorcide.domain.errors import AttemptStale, CorndogsError, IllegalTransition, InvalidInput
+from reactorcide.domain.errors import AttemptStale, CorndogsError, IllegalTransition, InvalidInput, TooLarge
 from reactorcide.domain.jobs import JobStatus, Outcome, artifacts_prefix
 from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.workers import LeasedAttempt, RemoteWorker
 from reactorcide.jobs import JobContext, adopt, delete, ending, lifecycle, tasks
 from reactorcide.jobs.remote.logs import LogEnds, PieceWriter
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.sizes import format_size
 from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")
@@ -23,6 +24,8 @@ log = logging.getLogger("reactorcide.jobs")
 COUNTERS = ("retries_used", "preparation_failures", "killed_preparations")
 
 Key = tuple[str, int]
+
+_MAX_STORED = 4
 
 
 class LeasedAttempts:
@@ -37,6 +40,7 @@ class LeasedAttempts:
         self._max_log_bytes = max_log_bytes
         self._lock = threading.Lock()
         self._open: dict[Key, _Open] = {}
+        self._artifact_bytes: dict[Key, int] = {}
 
     def find(self, worker: RemoteWorker, job_id: str, attempt: int, token: str) -> LeasedAttempt:
         """Return an attempt of a worker that has not ended."""
@@ -104,6 +108,18 @@ class LeasedAttempts:
     def started(self, leased: LeasedAttempt, *, age_ms: int) -> None:
         """Record that the command runs."""
         lifecycle.started(self._context, leased.job, at_ms=now_ms() - age_ms)
+
+    def count_artifact(self, leased: LeasedAttempt, size_bytes: int, *, max_bytes: int) -> None:
+        """Count bytes of the artifacts that an attempt stores; raises ``TooLarge``.
+
+        A worker keeps to the limit itself. After an interruption it stores them again, so that this is a
+        multiple of it.
+        """
+        with self._lock:
+            total_bytes = self._artifact_bytes.get(leased.key, 0) + size_bytes
+            if total_bytes > _MAX_STORED * max_bytes:
+                raise TooLarge(f"the artifacts are larger than {format_size(max_bytes)}, many times over")
+            self._artifact_bytes[leased.key] = total_bytes
 
     def put_log(
         self,
@@ -173,6 +189,7 @@ class LeasedAttempts:
             leased, job = found, found.job
             opened.close()
             self._forget(leased.key)
+            self._artifact_bytes.pop(leased.key, None)
             has_begun = leased.attempt.handing_over_at_ms is not None
             if (
                 job.status is JobStatus.RUNNING
@@ -206,6 +223,7 @@ class LeasedAttempts:
             writer.check(LogEnds(body["log_bytes"], body["index_bytes"]))
             opened.close()
             self._forget(leased.key)
+            self._artifact_bytes.pop(leased.key, None)
             yield
             delete.attempt_ended(self._context, leased.job)
 

@@ -218,6 +218,10 @@ class Connection:
         self.held.remove(own.leased.key)
         self.files.forget_attempt(own.leased.key)
 
+    def remove_leftovers(self) -> None:
+        """Remove what is left of attempts that an earlier process had, and that are over."""
+        self.files.keep_only({own.leased.key for own in self.held.all()})
+
     def _leased(self, data: Mapping[str, Any]) -> LeasedAttempt:
         try:
             leased = assignments.from_json(data, self.session.worker_id, now_ms=now_ms())

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,6 +81,17 @@ class WorkerFiles:
             self._attempt_path(key).unlink(missing_ok=True)
         except OSError as exc:
             log.warning("%s is not removed: %s", self._attempt_path(key), exc)
+
+    def keep_only(self, keys: Collection[tuple[str, int]]) -> None:
+        """Remove the files of all attempts but these."""
+        kept = {f"{job_id}.{attempt}" for job_id, attempt in keys}
+        for directory in (self._attempts_dir, self.logs_dir):
+            for path in directory.glob("*") if directory.is_dir() else ():
+                if ".".join(path.name.split(".")[:2]) not in kept:
+                    try:
+                        path.unlink(missing_ok=True)
+                    except OSError as exc:
+                        log.warning("%s is not removed: %s", path, exc)
 
     def _attempt_path(self, key: tuple[str, int]) -> Path:
         return self._attempts_dir / f"{key[0]}.{key[1]}.json"

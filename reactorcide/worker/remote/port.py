@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache, FoundCache
-from reactorcide.domain.errors import AttemptStale, IllegalTransition, InfrastructureError
+from reactorcide.domain.errors import AttemptStale, IllegalTransition, InfrastructureError, LogConflict
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix
 from reactorcide.domain.reports import JobReport
@@ -140,6 +140,7 @@ class RemotePort:
         """See ``WorkerPort.adopted``; only now new attempts can be told from old ones."""
         if not self._has_adopted:
             self._has_adopted = True
+            self._connection.remove_leftovers()
             self._connection.start_polling()
 
     # --- what happens to an attempt ------------------------------------------------------------
@@ -333,6 +334,10 @@ class RemotePort:
                 self._connection.of_attempt(own, "POST", path, body)
         except AttemptStale as exc:
             log.warning("%s", exc, extra={"job_id": job.job_id})
+        except LogConflict as exc:
+            if own.shipper is not None:
+                own.shipper.resend(exc)
+            raise ServiceAway(f"the service has lost a part of the log, which is sent again: {exc}") from exc
         self._connection.ended(own)
 
     def _held(self, job: Job) -> Held | None:

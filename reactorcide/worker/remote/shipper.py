@@ -60,6 +60,11 @@ class Shipper(LocalNotifier):
             self._ship()
             return self._sent
 
+    def resend(self, conflict: LogConflict) -> None:
+        """Go on at what the service has, which has lost something that was sent."""
+        with self._lock:
+            self._go_back(conflict)
+
     def close(self) -> None:
         """Send no more."""
         self._is_closed = True
@@ -114,8 +119,11 @@ class Shipper(LocalNotifier):
                 conflicts += 1
                 if conflicts > _MAX_CONFLICTS:
                     raise InfrastructureError(f"the log does not fit what the service has: {exc}") from exc
-                self._sent = min(self._sent[0], exc.log_bytes), min(self._sent[1], exc.index_bytes)
-                self._replaces = True
+                self._go_back(exc)
+
+    def _go_back(self, conflict: LogConflict) -> None:
+        self._sent = min(self._sent[0], conflict.log_bytes), min(self._sent[1], conflict.index_bytes)
+        self._replaces = True
 
     @contextmanager
     def _cutting(self, key: str, size_bytes: int) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """HTTP to the service, with its errors translated."""
 
 import json
+import math
 import socket
 import ssl
 import threading
@@ -31,6 +32,8 @@ _MAX_ANSWER_BYTES = 64 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _CHUNK_BYTES = 1 << 18
 _MAX_IDLE = 8
+_SURELY_OPEN_S = 5.0
+"""The service keeps an idle connection for longer."""
 _INSTANCE = "X-Reactorcide-Instance"
 
 
@@ -82,7 +85,8 @@ class Transport:
         self._address = Address.of(url)
         self._secret = secret
         self._lock = threading.Lock()
-        self._idle: list[HTTPConnection] = []
+        self._idle: list[tuple[HTTPConnection, float]] = []
+        """The idle connections, and since when; the one that was used last is the last."""
         self._tls: ssl.SSLContext | None = None
         self.instance_id: str | None = None
         if self._address.is_tls:
@@ -95,7 +99,7 @@ class Transport:
         """Close the idle connections; safe to repeat."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
+        for connection, _ in idle:
             connection.close()
 
     def call(
@@ -137,7 +141,8 @@ class Transport:
 
     def send(self, method: str, path: str, chunks: Iterable[bytes], *, lease: str) -> Any:
         """Send a body in pieces, and return the JSON of the answer; raises also what ``chunks`` raises."""
-        connection = self._new_connection(_TIMEOUT_S)
+        # A body in pieces cannot be sent again, so that the connection must not have been idle for long.
+        connection, _ = self._connection(_TIMEOUT_S, max_idle_s=_SURELY_OPEN_S)
         headers = self._headers(lease) | {
             "Content-Type": "application/octet-stream",
             "Transfer-Encoding": "chunked",
@@ -152,7 +157,10 @@ class Transport:
                 raise
             # The service may have refused the rest: then its answer is there.
             with suppress(OSError, HTTPException):
-                return self._answer(connection, connection.getresponse(), monotonic() + _TIMEOUT_S)
+                response = connection.getresponse()
+                # Nothing can follow half a body.
+                response.will_close = True
+                return self._answer(connection, response, monotonic() + _TIMEOUT_S)
             connection.close()
             raise self._away(exc) from exc
         except BaseException:
@@ -193,10 +201,11 @@ class Transport:
     def _path(self, path: str) -> str:
         return f"{self._address.path}/api/v1/worker/{path}"
 
-    def _connection(self, timeout_s: float) -> tuple[HTTPConnection, bool]:
+    def _connection(self, timeout_s: float, max_idle_s: float = math.inf) -> tuple[HTTPConnection, bool]:
         """Return a connection, and whether it was used before."""
         with self._lock:
-            connection = self._idle.pop() if self._idle else None
+            is_recent = bool(self._idle) and monotonic() - self._idle[-1][1] < max_idle_s
+            connection = self._idle.pop()[0] if is_recent else None
         if connection is None:
             return self._new_connection(timeout_s), False
         connection.timeout = timeout_s
@@ -223,7 +232,7 @@ class Transport:
             with self._lock:
                 is_kept = len(self._idle) < _MAX_IDLE
                 if is_kept:
-                    self._idle.append(connection)
+                    self._idle.append((connection, monotonic()))
             if not is_kept:
                 connection.close()
         try:

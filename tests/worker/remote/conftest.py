@@ -36,9 +36,11 @@ def hub(
 def remote(
     hub: Service, tmp_path_factory: pytest.TempPathFactory, engine: docker.APIClient
 ) -> Iterator[RemoteWorker]:
-    """A worker of that service; tests leave nothing running on it."""
+    """A worker of that service for the queue ``default``; tests leave nothing running on it."""
     yield from worker_ended_cleanly(
-        RemoteWorker(hub, tmp_path_factory.mktemp("worker"), "shared", source_root=hub.source_root).start(),
+        RemoteWorker(
+            hub, tmp_path_factory.mktemp("worker"), "shared", "default", source_root=hub.source_root
+        ).start(),
         engine,
     )
 

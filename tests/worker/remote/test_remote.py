@@ -3,10 +3,13 @@
 import re
 import time
 import uuid
+from pathlib import Path
 
 import docker
 
+from tests.sources.support import Project, git_http
 from tests.support.client import Client, Job
+from tests.support.image import Images
 from tests.support.remote import RemoteWorker
 from tests.support.runs import over, repository, start
 from tests.support.service import Service
@@ -116,3 +119,35 @@ jobs:
         assert b"from git\n" in logs["build"]
         assert (b"\nrestored\n" in logs["build"]) == is_cached, logs["build"]
         assert b'made\n{"build.version": "7"}' in logs["use"], logs["use"]
+
+
+def test_a_private_repository_is_cloned_with_the_projects_token(
+    hub: Service, remote: RemoteWorker, tmp_path: Path
+) -> None:
+    inner, outer = Project(tmp_path / "inner"), Project(tmp_path / "outer")
+    outer.submodule("lib", "../inner", inner.first)
+    (outer.path / ".reactorcide" / "workflows").mkdir(parents=True)
+    text = "name: CI\non: push\njobs: {show: {command: cat lib/file .git/config}}\n"
+    outer.commit(".reactorcide/workflows/ci.yaml", text)
+    token = f"forge-token-{uuid.uuid4().hex}"
+    with git_http(tmp_path, login=f"x-access-token:{token}") as server:
+        body = {"name": f"acme/{uuid.uuid4().hex}", "git_url": f"{server.url}/outer", "token": token}
+        assert hub.admin.request("POST", "projects", json=body).status_code == 201
+        start = {"project": body["name"], "event": {"name": "push"}}
+        run = over(hub.admin, hub.admin.request("POST", "runs", json=start).json())
+    job = hub.admin.get(f"jobs/{run['nodes'][0]['job_id']}")
+    log = hub.admin.log(job).decode()
+    assert (run["status"], job["worker_id"]) == ("completed", remote.worker_id), log
+    assert token not in log
+    for path in (*remote.data_dir.rglob("*"), remote.log_path):
+        assert not path.is_file() or token not in path.read_text(errors="replace"), path
+
+
+def test_the_log_of_a_service_arrives(hub: Service, remote: RemoteWorker, images: Images) -> None:
+    command = "sh -c 'echo I am up; touch /tmp/up; sleep 60'"
+    service = {"image": images.default, "command": command, "ready": "test -e /tmp/up"}
+    job = hub.admin.run("echo done", services={"db": service})
+    assert job["status"] == "completed", hub.admin.log(job)
+    assert hub.admin.log(job, service="db") == b"I am up\n"
+    wait_until(lambda: not list((remote.data_dir / "attempts").iterdir()), 10, "its files are removed")
+    assert list((remote.data_dir / "logs").iterdir()) == []

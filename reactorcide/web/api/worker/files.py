@@ -1,8 +1,9 @@
 """Routes for workers on other machines: the files of attempts, which are streamed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from flask import Response, jsonify, request
@@ -119,10 +120,10 @@ def put_attempt_artifact(header: LeaseHeader, path: ArtifactOfAttemptPath, query
     """Store an artifact of an attempt; it is visible once it is listed."""
     leased = attempt_of(header, path)
     max_bytes = int(services().remote.limits["max_artifact_bytes"])
+    count = partial(services().remote.attempts.count_artifact, leased, max_bytes=max_bytes)
     with _slot():
-        size = services().jobs.objects.put(
-            _artifact_key(leased, path.path), _bounded(max_bytes, "the artifact")
-        )
+        chunks = _counted(_bounded(max_bytes, "the artifact"), count)
+        size = services().jobs.objects.put(_artifact_key(leased, path.path), chunks)
     return jsonify({"size": size})
 
 
@@ -297,6 +298,12 @@ def _bounded(max_bytes: int, what: str) -> Iterator[bytes]:
         yield chunk
 
 
+def _counted(chunks: Iterator[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        count(len(chunk))
+        yield chunk
+
+
 def _whole(max_bytes: int, what: str) -> bytes:
     with _slot():
         return b"".join(_bounded(max_bytes, what))
@@ -343,7 +350,7 @@ def _git_json(access: GitAccess | None) -> dict[str, object] | None:
     }
 
 
-def _run_files_json(load: Any) -> dict[str, object]:
+def _run_files_json(load: Callable[[], RunFiles | None]) -> dict[str, object]:
     problem: str | None = None
     files: RunFiles | None = None
     try:
