@@ -15,7 +15,7 @@ from reactorcide.cli.ids import id_of
 from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted, tests_lines
 from reactorcide.domain.definition import JOB_FIELDS
-from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.jobs import WAITING, JobStatus
 from reactorcide.lib.sizes import format_size
 
 _DEFINED = {item.json_name: item.about.title for item in JOB_FIELDS if item.about.title is not None}
@@ -112,11 +112,14 @@ def show(job_id: str, wait: float, as_json: bool) -> None:
     with connect() as client:
         job = client.job(job_id, wait_s=wait)
         tests = [] if as_json else tests_lines(client, job)
+        waits_for = client.why(job_id) if not as_json and job["status"] in WAITING else None
     if as_json:
         render.as_json(job)
         return
     width = max(map(len, _FIELD_TITLES.values()))
     rows = {"Job": job["job_id"]} | {title: job[field] for field, title in _FIELD_TITLES.items()}
+    if waits_for is not None:
+        rows["Waits"] = waits_for
     if job["job_env_vars"]:
         rows["Variables"] = "\n".join(f"{name}={value}" for name, value in job["job_env_vars"].items())
     if job.get("services"):

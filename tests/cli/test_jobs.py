@@ -17,6 +17,7 @@ import pytest
 
 from reactorcide.lib.ids import new_id
 from tests.cli.conftest import CHECKOUT, SAMPLE, Program, Service, program_of
+from tests.conftest import NewService
 from tests.support.waiting import wait_until
 
 _HEAVY = ("flask", "grpc", "docker", "peewee", "pydantic")
@@ -129,6 +130,15 @@ def test_show_prints_the_job(reactorcide: Program, finished: dict[str, Any]) -> 
     assert (rows["Status"], rows["Exit code"], rows["Command"]) == ("completed", "0", "sh ci.sh")
     assert "Error" not in rows
     assert reactorcide.fine("jobs", "show", finished["job_id"], "--json").json == finished
+
+
+def test_show_of_a_waiting_job_says_what_it_waits_for(tmp_path: Path, new_service: NewService) -> None:
+    data_dir = new_service(concurrency=0).data_dir
+    idle = Program(tmp_path, {"REACTORCIDE_DATA_DIR": str(data_dir)})
+    job_id = idle.fine("submit", "x", "--queue", "nobody", "--", "true").text
+    text = idle.fine("jobs", "show", job_id).text
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in text.splitlines())
+    assert rows["Waits"] == "no worker takes jobs from the queue nobody"
 
 
 def test_show_waits_for_another_status(reactorcide: Program) -> None:

@@ -675,6 +675,8 @@ def test_a_workers_secret_allows_its_own_calls_alone(idle_service: Service, ann:
             response = call(worker, route, ann)
             assert response.status_code in (400, 409, 415), (route, response.text)
             assert not any(mark in response.text for mark in ann.marks if mark != ann.job["job_id"])
+    too_large = f"worker/attempts/{ann.job['job_id']}/{10**20}/renew"
+    assert worker.request("POST", too_large, headers={"X-Lease-Token": "x"}).status_code == 400
     assert idle_service.admin.request("DELETE", f"workers/{added['worker_id']}").status_code == 204
     assert worker.request("GET", "worker/attempts").status_code == 401
 

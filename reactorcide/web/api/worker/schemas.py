@@ -13,6 +13,7 @@ _MAX_TEXT_CHARS = 1 << 16
 _MAX_AGE_MS = 10**12
 _Key = Annotated[str, StringConstraints(min_length=36, max_length=36)]
 _Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
+_Number = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Age = Annotated[int, Field(ge=0, le=_MAX_AGE_MS, description="Milliseconds since it happened.")]
 _Text = Annotated[str, StringConstraints(max_length=_MAX_TEXT_CHARS)]
 
@@ -27,7 +28,7 @@ class AttemptPath(BaseModel):
     """A job, and the number of its attempt."""
 
     job_id: str
-    attempt: int
+    attempt: _Number
 
 
 class LeaseHeader(Header):
@@ -88,7 +89,7 @@ class HeldAttempt(Body):
     """An attempt that a worker has."""
 
     job_id: _Key
-    attempt: int = Field(ge=1, le=1_000_000_000)
+    attempt: _Number
     cancelled: bool = Field(default=False, description="The worker knows that its job is cancelled.")
 
 
