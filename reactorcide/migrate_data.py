@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from reactorcide import crashpoints
 from reactorcide.domain.errors import ConfigurationError, ObjectNotFound, ObjectStoreError
 from reactorcide.domain.jobs import JobStatus
 from reactorcide.domain.logs import parse_log_key
@@ -135,6 +136,7 @@ def _copy_objects(
         for done, item_bytes in enumerate(_spread(work, _stored(settings.objects_dir, here)), start=1):
             size_bytes += item_bytes
             progress(label, done, max(done, total))
+    crashpoints.reached("migrate-objects-copied")
     bucket.put(MARKER, [instance_id.encode()])
     bucket.delete(_CLAIMS)
     return total, size_bytes
@@ -218,6 +220,7 @@ def _copy_rows(
         logs = _copy_logs(settings, tx.log_pieces)
         # The queue is another one, and does not know them.
         tx.tasks.forget_all(now_ms=now_ms())
+        crashpoints.reached("migrate-rows-copied")
     return sum(counts.values()), logs
 
 

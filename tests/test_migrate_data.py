@@ -24,7 +24,7 @@ from reactorcide.store.database import Database
 from reactorcide.store.log_pieces import LogPieces
 from reactorcide.store.models import ALL_MODELS
 from reactorcide.store.models.fields import JSONField
-from tests.support.store import new_store
+from tests.support.store import AnyDatabase, new_database, new_store
 
 INSTANCE = "instance-1"
 URL = "s3://bucket/ci"
@@ -96,20 +96,26 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[JobDatabase]:
-    database = Database(tmp_path / "target.db")
-    yield database
-    database.close()
+@pytest.fixture(params=["sqlite", "postgresql"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyDatabase]:
+    with closing(new_database(request.param, tmp_path / "target.db")) as database:
+        yield database
 
 
-def rows(path: Path) -> dict[str, list[Any]]:
-    with closing(sqlite3.connect(path)) as connection:
-        found = {}
-        for table in transfer.tables():
-            sql = f'SELECT {", ".join(table.columns)} FROM "{table.name}" ORDER BY 1, 2'  # noqa: S608  # names of ours
-            found[table.name] = connection.execute(sql).fetchall()
-        return found
+def rows(database: JobDatabase) -> dict[str, list[Any]]:
+    """Return all rows of all tables, in the order of their keys."""
+    found = {}
+    for table in transfer.tables():
+        columns, key = (", ".join(f'"{name}"' for name in names) for names in (table.columns, table.key))
+        sql = f'SELECT {columns} FROM "{table.name}" ORDER BY {key}'  # noqa: S608  # names of ours
+        with database.read() as db:
+            found[table.name] = [tuple(row) for row in db.execute_sql(sql).fetchall()]
+    return found
+
+
+def source_rows(settings: Settings) -> dict[str, list[Any]]:
+    with closing(Database(settings.database_path)) as database:
+        return rows(database)
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -128,11 +134,11 @@ class TestRows:
         self, settings: Settings, target: Database
     ) -> None:
         fill(settings.database_path)
+        expected = source_rows(settings)
         before = files(settings.data_dir)
-        expected = rows(settings.database_path)
         result = migrate_data.migrate(settings, target, None, nothing)
         assert files(settings.data_dir) == before
-        copied = rows(target.path)
+        copied = rows(target)
         jobs, old_jobs = copied.pop("job"), expected.pop("job")
         # They are submitted again, which is an event.
         assert len(jobs) == len(old_jobs) == ROWS
@@ -155,14 +161,14 @@ class TestRows:
             for name, table in expected.items()
         }
 
-    def test_queued_jobs_are_to_be_submitted_again(self, settings: Settings, target: Database) -> None:
+    def test_queued_jobs_are_to_be_submitted_again(self, settings: Settings, target: AnyDatabase) -> None:
         fill(settings.database_path)
         migrate_data.migrate(settings, target, None, nothing)
         with target.read() as db:
             sql = "SELECT status, corndogs_task_id, next_submit_at_ms FROM job WHERE status <> 'completed'"
             assert set(db.execute_sql(sql).fetchall()) == {(JobStatus.SUBMITTED, None, 0)}
 
-    def test_logs_that_are_not_sealed_become_rows(self, settings: Settings, target: Database) -> None:
+    def test_logs_that_are_not_sealed_become_rows(self, settings: Settings, target: AnyDatabase) -> None:
         assert migrate_data.migrate(settings, target, None, nothing).logs == 2
         logs = RowLogStore(LogPieces(target), MemoryObjectStore())
         for key in (log_key("job-2", 1), log_index_key("job-2", 1)):
@@ -179,12 +185,12 @@ class TestRows:
 
         with pytest.raises(KeyboardInterrupt):
             migrate_data.migrate(settings, target, None, interrupt)
-        assert not any(rows(target.path).values())
+        assert not any(rows(target).values())
         assert migrate_data.migrate(settings, target, None, nothing).rows is not None
         # Once more changes nothing: the service may have gone on there.
-        before = rows(target.path)
+        before = rows(target)
         assert migrate_data.migrate(settings, target, None, nothing).rows is None
-        assert rows(target.path) == before
+        assert rows(target) == before
 
     def test_a_copy_that_differs_is_not_committed(
         self, settings: Settings, target: Database, monkeypatch: pytest.MonkeyPatch
@@ -200,7 +206,7 @@ class TestRows:
         monkeypatch.setattr(transfer, "_insert", changed)
         with pytest.raises(StoreError, match="the copy of project differs"):
             migrate_data.migrate(settings, target, None, nothing)
-        assert not any(rows(target.path).values())
+        assert not any(rows(target).values())
 
     def test_a_database_of_another_installation_is_refused(
         self, settings: Settings, target: Database
@@ -210,7 +216,7 @@ class TestRows:
         with pytest.raises(ConfigurationError, match="of another installation"):
             migrate_data.migrate(settings, target, None, nothing)
 
-    def test_running_jobs_are_refused(self, settings: Settings, target: Database) -> None:
+    def test_running_jobs_are_refused(self, settings: Settings, target: AnyDatabase) -> None:
         fill(settings.database_path)
         with closing(sqlite3.connect(settings.database_path)) as connection:
             connection.execute("UPDATE job SET status = 'running' WHERE cpu_limit = 7")
@@ -218,7 +224,7 @@ class TestRows:
         with pytest.raises(ConfigurationError, match="1 jobs have not ended"):
             migrate_data.migrate(settings, target, None, nothing)
 
-    def test_an_older_database_is_refused(self, settings: Settings, target: Database) -> None:
+    def test_an_older_database_is_refused(self, settings: Settings, target: AnyDatabase) -> None:
         with closing(sqlite3.connect(settings.database_path)) as connection:
             connection.execute("DELETE FROM schema_migration WHERE name LIKE '0037%'")
             connection.commit()
@@ -275,7 +281,7 @@ class TestObjects:
         with pytest.raises(ConfigurationError, match="are in s3://other"):
             migrate_data.migrate(settings, None, (URL, MemoryObjectStore()), nothing)
 
-    def test_the_new_database_has_the_bucket(self, settings: Settings, target: Database) -> None:
+    def test_the_new_database_has_the_bucket(self, settings: Settings, target: AnyDatabase) -> None:
         migrate_data.migrate(settings, target, (URL, MemoryObjectStore()), nothing)
         assert new_store(target).instance.objects_url() == URL
 

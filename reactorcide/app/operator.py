@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from reactorcide.accounts import AccountContext
-from reactorcide.app.parts import database, docker_runner, object_store
+from reactorcide.app.parts import database, docker_runner, log_store, object_store
 from reactorcide.corndogs.connect import connect
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.jobs import StoredJobs
 from reactorcide.lib.notifier import LocalNotifier
-from reactorcide.logs.local import LocalLogStore
 from reactorcide.settings import Settings
 from reactorcide.store import Store
 from reactorcide.store.connection import JobDatabase
@@ -36,7 +35,7 @@ def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
         yield StoredJobs(
             store=store,
             objects=objects,
-            logs=LocalLogStore(settings.logs_dir, objects),
+            logs=log_store(settings, store.log_pieces, objects),
             notifier=LocalNotifier(),
         )
 

@@ -14,6 +14,8 @@ from reactorcide.domain.errors import ConfigurationError, NotFound
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.retention import Policy
 from reactorcide.lib.deferred import Deferred
+from reactorcide.logs.local import LocalLogStore
+from reactorcide.logs.rows import RowLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.network import Http
 from reactorcide.network.addresses import AddressRules
@@ -26,6 +28,7 @@ from reactorcide.sources.roots import SourceRoots
 from reactorcide.store.accounts import Accounts
 from reactorcide.store.connection import JobDatabase
 from reactorcide.store.database import Database
+from reactorcide.store.log_pieces import LogPieces
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.prepare import Preparation
 
@@ -105,6 +108,13 @@ def database(settings: Settings) -> JobDatabase:
             f"--database needs psycopg: install it with pip install 'reactorcide[scale]' ({exc})"
         ) from exc
     return PostgreSQLDatabase(settings.database)
+
+
+def log_store(settings: Settings, pieces: LogPieces, objects: ObjectStore) -> LocalLogStore | RowLogStore:
+    """Return the store of growing logs: files, or rows of a database that other services can have, too."""
+    if settings.database is None:
+        return LocalLogStore(settings.logs_dir, objects)
+    return RowLogStore(pieces, objects)
 
 
 def object_store(settings: Settings, url: str | None, environment: Mapping[str, str]) -> ObjectStore:

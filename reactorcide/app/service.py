@@ -22,7 +22,6 @@ from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
-from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.network.addresses import AddressRules
 from reactorcide.objects.filesystem import check_room
@@ -71,7 +70,7 @@ class Service:
         self._store = Store(self._database, Vault.beside(settings.database_path))
         self._accounts = AccountContext(self._store)
         self._objects = parts.object_store(settings, settings.objects, environment)
-        self._logs = LocalLogStore(settings.logs_dir, self._objects)
+        self._logs = parts.log_store(settings, self._store.log_pieces, self._objects)
         self._runner = parts.deferred_runner(settings, environment)
         preparation = parts.preparation(settings, environment, self._store.accounts)
         self._context = JobContext(

@@ -54,7 +54,7 @@ _COMMANDS = {
     "migrate-data": (
         "reactorcide.cli.migrate_data",
         "migrate_data",
-        "Copy a data directory to a bucket, while no service works on it.",
+        "Copy a data directory to PostgreSQL and a bucket, while no service works on it.",
     ),
     "doctor": ("reactorcide.cli.doctor", "doctor", "Check what the service needs, and advise what to do."),
     "demo": ("reactorcide.cli.demo", "demo", "Run two sample jobs and a workflow on a temporary service."),

@@ -108,7 +108,6 @@ class RowLogStore:
         except _Gone:
             # Another service was faster: it has the same bytes.
             return
-        crashpoints.reached("log-object-stored")
         with _translated(log.key):
             self._pieces.remove(log, growing.writer, growing.size_bytes)
         crashpoints.reached("log-file-sealed")

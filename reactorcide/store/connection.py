@@ -111,6 +111,7 @@ class JobDatabase(Connection):
         Raises ``StoreError`` if the database cannot do it; then nothing of the body has happened.
         """
 
+    @abstractmethod
     def continue_numbers(self, last: Mapping[tuple[str, str], int]) -> None:
         """Number further rows from after these on, by table and column; part of the open transaction."""
 

@@ -1,7 +1,7 @@
 """The job database on PostgreSQL: the one place that knows its SQL, its driver and its errors."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from time import monotonic, sleep
@@ -213,6 +213,13 @@ class PostgreSQLDatabase(JobDatabase):
         return names
 
     # --- the rest ------------------------------------------------------------------------------
+
+    def continue_numbers(self, last: Mapping[tuple[str, str], int]) -> None:
+        """Number further rows from after these on, by table and column; part of the open transaction."""
+        for (table, column), number in last.items():
+            if number:
+                sequence = f"pg_get_serial_sequence('\"{table}\"', '{column}')"
+                self.open_transaction.execute(f"SELECT setval({sequence}, {number:d})")
 
     def shrink(self) -> None:
         """Remove overwritten and deleted data from the tables. Raises as ``write``."""

@@ -55,6 +55,8 @@ WARM_POINTS = ("warm-container-created", "warm-container-ready", "warm-container
 """See ``test_a_job_in_a_warm_container_survives_a_kill``."""
 REKEY_POINTS = ("rekey-key-created", "rekey-written", "rekey-committed")
 """Reached by the command line alone, in ``cli/test_rekey.py``."""
+MIGRATE_POINTS = ("migrate-objects-copied", "migrate-rows-copied")
+"""Reached by the command line alone, in ``integration/test_migrate_data.py``."""
 SCHEDULE_POINTS = ("schedule-due", "schedule-written")
 """See ``test_schedules``."""
 OUTBOX_POINTS = ("outbox-sending", "outbox-sent", "outbox-marked")
@@ -69,6 +71,7 @@ NOT_OF_ONE_JOB = (
     *RUN_POINTS,
     *SERVICE_POINTS,
     *REKEY_POINTS,
+    *MIGRATE_POINTS,
     *SCHEDULE_POINTS,
     *OUTBOX_POINTS,
 )

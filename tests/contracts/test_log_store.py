@@ -2,10 +2,10 @@
 
 import itertools
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from reactorcide.logs.writer import LogWriter
 from reactorcide.objects import ObjectStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.objects.memory import MemoryObjectStore
-from reactorcide.store.database import Database
 from reactorcide.store.log_pieces import MAX_PIECE_BYTES, LogPieces
+from tests.support.store import AnyDatabase, new_database
 
 KEY = log_key("job", 1)
 INDEX_KEY = log_index_key("job", 1)
@@ -38,27 +38,13 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     return FilesystemObjectStore(tmp_path / "objects")
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("database") / "jobs.db"
-    database = Database(path)
-    database.migrate()
-    database.close()
-    return path
-
-
-@pytest.fixture
-def database(migrated: Path, tmp_path: Path) -> Iterator[Database]:
-    database = Database(Path(shutil.copy(migrated, tmp_path)))
-    yield database
-    database.close()
-
-
-@pytest.fixture(params=["local", "rows"])
-def logs(request: pytest.FixtureRequest, objects: ObjectStore, tmp_path: Path) -> LogStore:
-    if request.param == "rows":
-        return RowLogStore(LogPieces(request.getfixturevalue("database")), objects)
-    return LocalLogStore(tmp_path / "logs", objects)
+@pytest.fixture(params=["local", "sqlite", "postgresql"])
+def logs(request: pytest.FixtureRequest, objects: ObjectStore, tmp_path: Path) -> Iterator[LogStore]:
+    if request.param == "local":
+        yield LocalLogStore(tmp_path / "logs", objects)
+        return
+    with closing(new_database(request.param, tmp_path / "jobs.db")) as database:
+        yield RowLogStore(LogPieces(database), objects)
 
 
 def put_method(logs: LogStore) -> str:
@@ -365,22 +351,27 @@ class TestRows:
     def objects(self) -> ObjectStore:
         return MemoryObjectStore()
 
+    @pytest.fixture(params=["sqlite", "postgresql"])
+    def database(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyDatabase]:
+        with closing(new_database(request.param, tmp_path / "jobs.db")) as database:
+            yield database
+
     @pytest.fixture
-    def pieces(self, database: Database) -> LogPieces:
+    def pieces(self, database: AnyDatabase) -> LogPieces:
         return LogPieces(database)
 
     @pytest.fixture
     def logs(self, pieces: LogPieces, objects: ObjectStore) -> LogStore:
         return RowLogStore(pieces, objects)
 
-    def piece_sizes(self, database: Database, key: str = KEY) -> list[int]:
+    def piece_sizes(self, database: AnyDatabase, key: str = KEY) -> list[int]:
         name = key.rpartition("/")[2]
         sql = "SELECT length(data) FROM log_piece WHERE name = ? ORDER BY start_at"
         with database.read() as db:
             return [size for (size,) in db.execute_sql(sql, (name,)).fetchall()]
 
     def test_many_short_writes_are_few_pieces_and_long_ones_are_bounded(
-        self, logs: LogStore, database: Database
+        self, logs: LogStore, database: AnyDatabase
     ) -> None:
         file = logs.append(KEY)
         lines = [b"%d\n" % number for number in range(300)]
@@ -496,7 +487,7 @@ class TestRows:
         assert whole(objects) == whole(logs) == b"x" * 2_000_000
         assert list(logs.unsealed()) == []
 
-    def test_the_rows_of_a_sealed_log_go(self, logs: LogStore, database: Database) -> None:
+    def test_the_rows_of_a_sealed_log_go(self, logs: LogStore, database: AnyDatabase) -> None:
         write(logs, b"text")
         logs.seal(PREFIX)
         with database.read() as db:
