@@ -30,6 +30,9 @@ class Pieces(Protocol):
     ) -> bool:
         """Append to a file that ends at ``end``; returns whether the file was as described."""
 
+    def sync(self, log: LogName, writer: str) -> None:
+        """Make durable what ``writer`` has appended."""
+
     def cut_back(self, log: LogName, writer: str, size_bytes: int) -> bool:
         """Remove all but the first bytes; returns whether the file was as described."""
 
@@ -49,7 +52,8 @@ class Pieces(Protocol):
 class RowLogStore:
     """A ``LogStore`` on the job database, which seals into ``objects``.
 
-    Every write is durable on return. A file takes precedence over the object under its key. One that is
+    What was written outlives the service, and from ``close`` on a crash of the database server. A file takes
+    precedence over the object under its key. One that is
     reopened keeps its first bytes in the object, and only the new ones are rows.
 
     Who opens or seals a file takes it from its writer before, whose next write is an ``ObjectStoreError``: so
@@ -204,6 +208,7 @@ class _RowLogFile:
         self._writer = growing.writer
         self.size_bytes = growing.size_bytes
         self._short: list[tuple[int, bytes]] = []
+        self._is_open = True
         self._is_certain = True
         """Whether the size is the one in the database; after an error a write may have happened or not."""
 
@@ -238,7 +243,11 @@ class _RowLogFile:
             self._short = []
 
     def close(self) -> None:
-        """See ``LogFile.close``: everything is durable already."""
+        """See ``LogFile.close``."""
+        if self._is_open:
+            with _translated(self._log.key):
+                self._pieces.sync(self._log, self._writer)
+            self._is_open = False
 
     def _change(self, work: Callable[[], bool]) -> None:
         self._is_certain = False

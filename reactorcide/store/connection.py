@@ -60,6 +60,14 @@ class Connection(ABC):
         """Call ``work`` with the target of its writes, and return its result."""
 
     @abstractmethod
+    def write_apart(self, work: Callable[[Any], T], *, is_durable: bool = True) -> T:
+        """Do the same as ``write`` where ``work`` locks all that it depends on: other writers do not wait.
+
+        Unless it is to be durable, a crash of the database server may lose it and those after it, until one
+        that is durable; a crash of this process loses nothing.
+        """
+
+    @abstractmethod
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
         """Run one statement unless it would have to wait; returns whether it was run."""
 
@@ -76,6 +84,10 @@ class OpenTransaction(Connection):
         if not self._is_open():
             raise RuntimeError("the transaction is over: nothing can be written on its tx any more")
         return work(self._peewee)
+
+    def write_apart(self, work: Callable[[Any], T], *, is_durable: bool = True) -> T:
+        """Return the result of ``work``, which is part of this transaction."""
+        return self.write(work)
 
     def write_if_free(self, sql: str, values: Sequence[object]) -> bool:
         """Run one statement as part of this transaction."""

@@ -169,6 +169,10 @@ class Database(JobDatabase):
         with translated():
             return self._group.run_transaction(lambda: work(self._peewee))
 
+    def write_apart(self, work: Callable[[Any], T], *, is_durable: bool = True) -> T:
+        """Do the same as ``write``: the file has one writer at a time."""
+        return self.write(work)
+
     def _refuse_nesting(self) -> None:
         """Raise ``RuntimeError`` instead of a deadlock with an open transaction of this thread."""
         # This opens no connection, which could fail: a thread without a connection has no transaction.

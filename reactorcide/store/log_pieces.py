@@ -16,6 +16,7 @@ _TAKE = (
     f"UPDATE log_file SET writer = ? WHERE {_NAMED} "  # noqa: S608  # as above
     "RETURNING writer, base_bytes, size_bytes"
 )
+_TAKE_AGAIN = f"UPDATE log_file SET writer = ? WHERE {_NAMED} AND writer = ?"  # noqa: S608  # as above
 # This locks the row, so that two writers come one after the other, and the second finds another size.
 _GROW = (
     f"UPDATE log_file SET size_bytes = ? WHERE {_NAMED} AND writer = ? AND size_bytes = ? "  # noqa: S608  # as above
@@ -43,7 +44,7 @@ MAX_PIECE_BYTES = 1 << 16
 
 
 class LogPieces:
-    """Growing logs. Thread-safe; each write is one transaction, durable when it returns.
+    """Growing logs. Thread-safe; each write is one transaction, durable when it returns, except ``add``.
 
     Whoever opens a file is its writer, and from then on no one else is: a write says who writes and where the
     file ends, and does nothing if that is not so. Pieces begin at ``base_bytes`` and have no gap.
@@ -71,13 +72,14 @@ class LogPieces:
             row = db.execute_sql(_TAKE, (writer, *log)).fetchone()
             return None if row is None else GrowingLog(*row)
 
-        return self._db.write(work)
+        return self._db.write_apart(work)
 
     def add(
         self, log: LogName, writer: str, end: int, data: bytes, *, merged_from: int, merged: bytes
     ) -> bool:
         """Append ``data`` to a file that ends at ``end``; returns whether the file was as described.
 
+        It outlives this process, and a crash of the database server after ``sync``.
         ``merged`` are the file's last bytes, from ``merged_from`` on, which become one piece with ``data``.
         """
         text = merged + data
@@ -95,7 +97,11 @@ class LogPieces:
                 db.execute_sql(_INSERT, piece)
             return True
 
-        return self._db.write(work)
+        return self._db.write_apart(work, is_durable=False)
+
+    def sync(self, log: LogName, writer: str) -> None:
+        """Make durable what ``writer`` has appended."""
+        self._db.write_apart(lambda db: db.execute_sql(_TAKE_AGAIN, (writer, *log, writer)))
 
     def cut_back(self, log: LogName, writer: str, size_bytes: int) -> bool:
         """Remove all but the first bytes; returns whether ``writer`` writes it and it was that long."""
@@ -110,7 +116,7 @@ class LogPieces:
                 db.execute_sql(_REPLACE, (bytes(last[1])[: size_bytes - last[0]], *log, last[0]))
             return True
 
-        return self._db.write(work)
+        return self._db.write_apart(work)
 
     def read(self, log: LogName, start: int, end: int) -> list[tuple[int, bytes]]:
         """Return the next few pieces of the bytes from ``start`` to ``end``, each with its offset."""
@@ -138,17 +144,18 @@ class LogPieces:
             db.execute_sql(f"DELETE FROM log_piece WHERE {_NAMED}", log)  # noqa: S608  # as above
             return True
 
-        return self._db.write(work)
+        return self._db.write_apart(work)
 
     def delete(self, job_id: str | None, attempt: int | None) -> None:
         """Remove the files of a job (``None``: of all) or of one of its attempts; safe to repeat."""
         where, values = _below(job_id, attempt)
 
         def work(db: Any) -> None:
-            for table in ("log_piece", "log_file"):
+            # In the order of the other writes, which lock the file first.
+            for table in ("log_file", "log_piece"):
                 db.execute_sql(f"DELETE FROM {table}{where}", values)  # noqa: S608  # names of ours only
 
-        self._db.write(work)
+        self._db.write_apart(work)
 
     def list(self, job_id: str | None, attempt: int | None) -> Iterator[tuple[LogName, int]]:
         """Yield the files of a job (``None``: of all) or of one of its attempts, with their sizes."""

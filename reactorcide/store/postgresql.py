@@ -23,6 +23,8 @@ from reactorcide.store.sessions import Lost, Session, Sessions
 _WRITER = 0x5265_6163_746F_7263
 """Key of the advisory lock that each transaction holds: one at a time writes, over all services."""
 _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER}); SELECT pg_current_xact_id()"
+_BEGIN_APART = "BEGIN; SELECT pg_current_xact_id()"
+_BEGIN_UNSYNCED = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()"
 _TRY = f"SELECT pg_try_advisory_xact_lock({_WRITER})"
 _TRIES = 3
 _ASK_FOR_S = 5.0
@@ -104,11 +106,17 @@ class PostgreSQLDatabase(JobDatabase):
         finally:
             self._write_lock.__exit__()
 
+    def write_apart(self, work: Callable[[Any], T], *, is_durable: bool = True) -> T:
+        """Run ``work`` as one transaction without the writers' lock; see ``Connection.write_apart``."""
+        self._refuse_nesting()
+        with translated(), self._begin(_BEGIN_APART if is_durable else _BEGIN_UNSYNCED):
+            return work(self._peewee)
+
     @contextmanager
-    def _begin(self) -> Iterator[object]:
+    def _begin(self, begin: str = _BEGIN) -> Iterator[object]:
         """Run the body as one transaction, which has ended when this returns."""
         with self._sessions.use() as session:
-            transaction_id = session.begin(_BEGIN)
+            transaction_id = session.begin(begin)
             try:
                 yield self._peewee.execute_sql
             except BaseException:

@@ -23,6 +23,7 @@ from reactorcide.logs.writer import LogWriter
 from reactorcide.objects import ObjectStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.objects.memory import MemoryObjectStore
+from reactorcide.store.database import Database
 from reactorcide.store.log_pieces import MAX_PIECE_BYTES, LogPieces
 from tests.support.store import AnyDatabase, new_database
 
@@ -486,6 +487,21 @@ class TestRows:
         logs.seal(PREFIX)
         assert whole(objects) == whole(logs) == b"x" * 2_000_000
         assert list(logs.unsealed()) == []
+
+    def test_a_log_is_written_while_another_transaction_is_open(
+        self, logs: LogStore, database: AnyDatabase
+    ) -> None:
+        if isinstance(database, Database):
+            pytest.skip("SQLite has one writer")
+        file = logs.append(KEY)
+        with database.transaction():
+            # As by another thread of any service: what jobs print holds up nobody, and nobody holds it up.
+            thread = threading.Thread(target=write, args=(logs, b"x"), kwargs={"key": INDEX_KEY})
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive()
+        file.close()
+        assert whole(logs, INDEX_KEY) == b"x"
 
     def test_the_rows_of_a_sealed_log_go(self, logs: LogStore, database: AnyDatabase) -> None:
         write(logs, b"text")
