@@ -30,7 +30,7 @@ from tests.support.runs import over, repository, start, statuses
 from tests.support.service import PROGRAM, Service, clean_environment
 
 ONEFILE = ROOT / "dist" / "reactorcide"
-WORKFLOW = "on: push\njobs:\n  one: {command: echo one}\n  two: {needs: one, command: echo two}\n"
+WORKFLOW = "name: CI\non: push\njobs: {one: {command: echo one}, two: {needs: one, command: echo two}}\n"
 # Rootless, and without Python: what Debian calls essential.
 IN_DEBIAN = (
     *("--read-only", "--tmpfs", "/tmp", "--tmpfs", "/data:exec,uid=10001,mode=0700", "--user", "10001:10001"),  # noqa: S108  # in the container
@@ -91,6 +91,21 @@ def test_commands_of_one_file_use_the_systems_libraries(tmp_path: Path) -> None:
     found = json.loads(run(ONEFILE, "doctor", "--json", "--port", "0", env=environment))
     messages = {check["check"]: check["message"] for check in found["checks"]}
     assert "with nothing" in messages["git"]
+
+
+def test_has_the_parts_of_the_extra(tmp_path: Path) -> None:
+    environment = clean_environment(
+        tmp_path, AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b"
+    )
+    options = ("--objects", "s3://bucket", "--corndogs-address", "csil://127.0.0.1:9", "--port", "0")
+    database = ("--database", "postgresql://user@127.0.0.1:9/name")
+    command = [str(ONEFILE), "doctor", "--json", *options, *database]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    messages = {check["check"]: check["message"] for check in json.loads(done.stdout)["checks"]}
+    # Each has asked, and nobody listens there.
+    assert "Connection refused" in messages["Corndogs"]
+    assert "Could not connect" in messages["objects"]
+    assert "Connection refused" in messages["database"]
 
 
 def test_runs_in_a_debian_without_python(debian: str, images: Images, engine: docker.APIClient) -> None:
