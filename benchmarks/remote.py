@@ -59,10 +59,13 @@ def idle_workers(*, quick: bool) -> Figure:
     count, settle_s, measured_s = (100, 2, 5) if quick else (_IDLE_WORKERS, 10, 50)
     with serving("--concurrency", "0") as service, contextlib.ExitStack() as stack:
         client = service.client()
-        workers = [_Idle(service, client, number) for number in range(count)]
-        for worker in workers:
-            stack.callback(worker.close)
-            worker.ask()
+        workers: list[_Idle] = []
+        for number in range(count):
+            workers.append(_Idle(service, client, number))
+            stack.callback(workers[-1].close)
+            workers[-1].ask()
+            # The service closes connections on which nobody has called for a while.
+            _answer_all(workers, rest_s=0.0)
         pids = _processes(service)
         begin = monotonic()
         while monotonic() < begin + settle_s:
@@ -148,14 +151,14 @@ class _Idle:
         response.read()
 
 
-def _answer_all(workers: list[_Idle]) -> None:
+def _answer_all(workers: list[_Idle], rest_s: float = 0.05) -> None:
     """Have those call again whose call is answered about now; the oldest is the first to be."""
     now = monotonic()
     for worker in workers:
         if worker.until <= now:
             worker.answer()
             worker.ask()
-    sleep(0.05)
+    sleep(rest_s)
 
 
 def _processes(service: Service) -> list[int]:

@@ -3,6 +3,7 @@
 All times are Unix milliseconds in UTC.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -146,3 +147,8 @@ def scope_of(
         tuple(dict.fromkeys(branch for branch in branches if branch is not None)),
         is_writable=not is_fork,
     )
+
+
+def key_digest(key: str) -> str:
+    """Return the SHA-256 of a key, in hexadecimal digits: keys may be longer than an address."""
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from reactorcide import crashpoints
 from reactorcide.domain.errors import ObjectNotFound, ObjectStoreError, StoreError
 from reactorcide.domain.logs import GrowingLog, LogName, parse_log_key, parse_log_prefix
 from reactorcide.lib.ids import new_id
@@ -114,7 +113,6 @@ class RowLogStore:
             return
         with _translated(log.key):
             self._pieces.remove(log, growing.writer, growing.size_bytes)
-        crashpoints.reached("log-file-sealed")
 
     def unsealed(self, prefix: str = "") -> Iterator[StoredObject]:
         """See ``LogStore.unsealed``."""

@@ -68,7 +68,7 @@ NEEDS: Mapping[str, _Scopes | None] = {
     f"PUT {_ATTEMPT}/listing": OF_WORKERS,
     f"PUT {_ATTEMPT}/report": OF_WORKERS,
     f"PUT {_ATTEMPT}/services/<service>/log": OF_WORKERS,
-    f"POST {_ATTEMPT}/caches/find": OF_WORKERS,
+    f"POST {_ATTEMPT}/cache-lookups": OF_WORKERS,
     f"GET {_ATTEMPT}/caches/<cache_id>": OF_WORKERS,
     f"DELETE {_ATTEMPT}/caches/<cache_id>": OF_WORKERS,
     f"PUT {_ATTEMPT}/expected-caches": OF_WORKERS,

@@ -24,6 +24,9 @@ _NOT_ENCRYPTED = {
     "invitation_sha256",
     "body_mac",
     "session_sha256",
+    "registration_sha256",
+    "secret_sha256",
+    "end_sha256",
     "data",
 }
 

@@ -3,11 +3,9 @@
 The earlier versions come from the history of the repository, where both call themselves 0.1.0.
 """
 
-import io
 import signal
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +39,8 @@ def launcher_of(commit: str, directory: Path) -> Path:
     archive = subprocess.run(
         [*git, "archive", commit, "reactorcide", "reactorcide.py"], capture_output=True, check=True
     )
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(directory, filter="data")
+    directory.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
     return directory / "reactorcide.py"
 
 

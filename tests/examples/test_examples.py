@@ -37,7 +37,7 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if go is None:
         pytest.skip("no go here to build the Go example with")
     binary = tmp_path_factory.mktemp("go") / "api_client"
-    subprocess.run([go, "build", "-o", str(binary), str(EXAMPLES / "api_client.go")], check=True, timeout=110)
+    subprocess.run([go, "build", "-o", str(binary), str(EXAMPLES / "api_client.go")], check=True, timeout=280)
     return [str(binary)]
 
 

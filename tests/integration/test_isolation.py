@@ -167,7 +167,7 @@ EXPECTED: Mapping[
     f"PUT {_ATTEMPT}/listing": Workers(),
     f"PUT {_ATTEMPT}/report": Workers(),
     f"PUT {_ATTEMPT}/services/<service>/log": Workers(),
-    f"POST {_ATTEMPT}/caches/find": Workers(),
+    f"POST {_ATTEMPT}/cache-lookups": Workers(),
     f"GET {_ATTEMPT}/caches/<cache_id>": Workers(),
     f"DELETE {_ATTEMPT}/caches/<cache_id>": Workers(),
     f"PUT {_ATTEMPT}/expected-caches": Workers(),

@@ -75,6 +75,10 @@ def test_queues_and_workers_show_running_jobs_to_authorized_users(service: Servi
         "running_jobs",
         "warm_containers",
         "last_seen_at",
+        "queues",
+        "draining",
+        "trouble",
+        "version",
     }
     assert job["worker_id"] == worker["worker_id"]
     assert other.get("queues")["queues"] == []

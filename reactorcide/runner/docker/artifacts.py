@@ -33,6 +33,10 @@ class ArtifactsDirectories:
             self._paths[container_id] = str(path)
         self._states[container_id] = self._state(container_id)
 
+    def are_watched(self, container_id: str) -> bool:
+        """Return whether this process has started a container, and not removed it."""
+        return container_id in self._states
+
     def written(self, container_id: str) -> None:
         """Forget the state, because something is put into the container."""
         self._states.pop(container_id, None)

@@ -274,7 +274,9 @@ class DockerRunner:
         """See ``Runner.wait``."""
         api: Any = self._client.api()  # takes fractions of a second, though its types say otherwise
         with gone_if_missing(container_id), translated("wait for the container"):
-            if started_at is not None and self._client.is_local() and not self._client.is_podman():
+            # Of a container of an earlier process the event may be all that is left.
+            is_own = self._artifacts.are_watched(container_id)
+            if started_at is not None and is_own and self._client.is_local() and not self._client.is_podman():
                 look_s = min(timeout_s / 2, _EVENT_S)
                 if events.has_ended_well(api, container_id, started_at, look_s):
                     return Exit(exit_code=0, oom_killed=False)

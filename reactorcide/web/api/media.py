@@ -87,22 +87,17 @@ TAR: Media = {
     "schema": {"type": "string", "format": "binary", "description": "A tar of directories, files and links."},
     "example": "(the bytes of a tar with hello.sh)",
 }
-ARTIFACT: Media = {
-    "schema": {"type": "string", "format": "binary", "description": "The bytes of the file."},
-    "example": "<testsuite/>",
-}
+ARTIFACT: Media = {"schema": {"type": "string", "format": "binary", "description": "The bytes of the file."}}
 LISTING: Media = {
     "schema": {"type": "string", "description": "JSON: the artifacts, and whether there were more."},
-    "example": '{"artifacts": [], "truncated": false}',
 }
 REPORT: Media = {
     "schema": {"type": "string", "description": "JSON: the results of tests and the summary."},
-    "example": '{"files": [], "failures": [], "truncated": false, "summary": null}',
 }
 LOG_PIECE: Media = {
     "schema": {"type": "string", "format": "binary", "description": "Bytes of the log, then of its index."},
-    "example": "12 passed in 0.41s\n(the bytes of its index)",
 }
+CACHE: Media = {"schema": TAR["schema"]}
 SOURCE: Media = {
     "schema": {
         "type": "string",

@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from time import monotonic
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from reactorcide.domain.artifacts import Artifact
-from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache, FoundCache
+from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache, FoundCache, key_digest
 from reactorcide.domain.errors import AttemptStale, IllegalTransition, InfrastructureError, LogConflict
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix
@@ -176,7 +176,7 @@ class RemotePort:
         """See ``WorkerPort.find_cache``."""
         check()
         number = self._inputs(job).caches.index(spec)
-        answer = self._call(job, "POST", "caches/find", {"number": number, "key": key})
+        answer = self._call(job, "POST", "cache-lookups", {"number": number, "key": key})
         damaged, cache = tuple(answer["damaged"]), answer["cache"]
         if cache is None:
             return CacheAnswer(None, damaged)
@@ -203,7 +203,7 @@ class RemotePort:
         self, job: Job, item: ExpectedCache, chunks: Iterable[bytes], *, max_bytes: int
     ) -> int | None:
         """See ``WorkerPort.put_cache``; the limit is the service's own."""
-        answer = self._send(job, f"caches?{urlencode({'key': item.key})}", chunks)
+        answer = self._send(job, f"caches?key_sha256={key_digest(item.key)}", chunks)
         return None if answer["size"] is None else int(answer["size"])
 
     def image_pulled(self, image: str, image_id: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 from flask import Response, jsonify, request
 
 from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
-from reactorcide.domain.caches import ExpectedCache
+from reactorcide.domain.caches import ExpectedCache, key_digest
 from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, TooLarge
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import artifacts_prefix, service_log_key
@@ -19,7 +19,7 @@ from reactorcide.domain.workers import LeasedAttempt
 from reactorcide.jobs import caches, git_access, needs, read, reports, sources
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import END, Entry, path_problem, write_entry
-from reactorcide.web.api.media import ARTIFACT, LISTING, REPORT, TAR
+from reactorcide.web.api.media import ARTIFACT, CACHE, LISTING, REPORT, TAR
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
 from reactorcide.web.api.worker.routes import OF_ATTEMPT, attempt_of, name_instance
@@ -60,7 +60,10 @@ def _body(media: dict[str, Any], kind: str = "application/octet-stream") -> dict
 # --- what a job gets ---------------------------------------------------------------------------------
 
 
-@api.get(f"{OF_ATTEMPT}/source", responses={200: {"content": {"application/x-tar": TAR}}, 409: ErrorResponse})
+@api.get(
+    f"{OF_ATTEMPT}/source",
+    responses={200: {"content": {"application/octet-stream": TAR}}, 409: ErrorResponse},
+)
 def get_attempt_source(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> Response:
     """Return the uploaded source of an attempt's job, or another job's artifacts as its source."""
     leased = attempt_of(header, path)
@@ -87,7 +90,9 @@ def get_attempt_inputs(header: LeaseHeader, path: AttemptPath, query: NoQuery) -
     )
 
 
-@api.get(f"{OF_ATTEMPT}/needs", responses={200: {"content": {"application/x-tar": TAR}}, 409: ErrorResponse})
+@api.get(
+    f"{OF_ATTEMPT}/needs", responses={200: {"content": {"application/octet-stream": TAR}}, 409: ErrorResponse}
+)
 def get_attempt_needs(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> Response:
     """Return the artifacts that a job of a run gets from the jobs before it."""
     files = needs.run_files(services().jobs, attempt_of(header, path).job)
@@ -198,7 +203,7 @@ def put_attempt_service_log(
 # --- caches ------------------------------------------------------------------------------------------
 
 
-@api.post(f"{OF_ATTEMPT}/caches/find", responses={200: CacheLookupResponse, 409: ErrorResponse})
+@api.post(f"{OF_ATTEMPT}/cache-lookups", responses={200: CacheLookupResponse, 409: ErrorResponse})
 def find_attempt_cache(header: LeaseHeader, path: AttemptPath, body: CacheLookup, query: NoQuery) -> Response:
     """Look up the cache to restore for one that a job names."""
     job = attempt_of(header, path).job
@@ -216,13 +221,13 @@ def find_attempt_cache(header: LeaseHeader, path: AttemptPath, body: CacheLookup
 
 @api.get(
     f"{OF_ATTEMPT}/caches/<cache_id>",
-    responses={200: {"content": {"application/x-tar": TAR}}, 409: ErrorResponse},
+    responses={200: {"content": {"application/octet-stream": TAR}}, 409: ErrorResponse},
 )
 def get_attempt_cache(header: LeaseHeader, path: CacheOfAttemptPath, query: NoQuery) -> Response:
     """Return the tar of a cache that the job's run may read."""
     job = attempt_of(header, path).job
     chunks = caches.readable(services().jobs, job, path.cache_id)
-    return Response(chunks, mimetype="application/x-tar")
+    return Response(chunks, mimetype="application/octet-stream")
 
 
 @api.delete(f"{OF_ATTEMPT}/caches/<cache_id>", responses={204: None, 409: ErrorResponse})
@@ -254,14 +259,16 @@ def expected_attempt_caches(header: LeaseHeader, path: AttemptPath, query: NoQue
 @api.put(
     f"{OF_ATTEMPT}/caches",
     responses={200: CacheStoredResponse, 409: ErrorResponse},
-    openapi_extensions=_body(TAR),
+    openapi_extensions=_body(CACHE),
 )
 def put_attempt_cache(header: LeaseHeader, path: AttemptPath, query: CacheQuery) -> Response:
     """Store a cache that the attempt was to save."""
     job = attempt_of(header, path).job
-    found = [item for item in caches.expected(services().jobs, job) if item.key == query.key]
+    found = [
+        item for item in caches.expected(services().jobs, job) if key_digest(item.key) == query.key_sha256
+    ]
     if not found:
-        raise NotFound(f"the attempt is to save no cache {query.key}, or it is stored already")
+        raise NotFound("the attempt is to save no cache with this key, or it is stored already")
     max_bytes = int(services().remote.limits["max_cache_bytes"])
     with _slot():
         size = caches.add(
@@ -334,7 +341,7 @@ def _tar_of(entries: Iterator[Entry]) -> Response:
                 yield from write_entry(entry, entry.path)
         yield END
 
-    return Response(chunks(), mimetype="application/x-tar")
+    return Response(chunks(), mimetype="application/octet-stream")
 
 
 def _git_json(access: GitAccess | None) -> dict[str, object] | None:

@@ -351,9 +351,9 @@ class ExpectedCachesResponse(Schema):
 
 
 class CacheQuery(Query):
-    """The cache to store: its place in the list of those to be saved."""
+    """The cache to store, one of those that the attempt is to save."""
 
-    key: str = Field(max_length=4096)
+    key_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of its key in UTF-8.")
 
 
 class CacheStoredResponse(Schema):
