@@ -155,13 +155,15 @@ def limits_of_remote_workers(settings: Settings) -> dict[str, float]:
     }
 
 
-def preparation(settings: Settings, environment: Mapping[str, str], accounts: Accounts) -> Preparation:
+def preparation(
+    settings: Settings, environment: Mapping[str, str], is_admin: Callable[[str], bool]
+) -> Preparation:
     return Preparation(
         SourceRoots(settings.source_roots, settings.data_dir),
         settings.workspaces_dir,
         environment,
         settings.allow_images,
-        is_admin=admins(accounts),
+        is_admin=is_admin,
         addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
         git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=settings.max_disk_bytes),
     )

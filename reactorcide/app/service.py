@@ -72,7 +72,7 @@ class Service:
         self._objects = parts.object_store(settings, settings.objects, environment)
         self._logs = parts.log_store(settings, self._store.log_pieces, self._objects)
         self._runner = parts.deferred_runner(settings, environment)
-        preparation = parts.preparation(settings, environment, self._store.accounts)
+        preparation = parts.preparation(settings, environment, parts.admins(self._store.accounts))
         self._context = JobContext(
             store=self._store,
             objects=self._objects,

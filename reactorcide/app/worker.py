@@ -13,17 +13,13 @@ from time import monotonic
 from reactorcide import __version__
 from reactorcide.app import parts
 from reactorcide.domain.errors import ConfigurationError, InfrastructureError, ReactorcideError, Unauthorized
-from reactorcide.domain.workers import PROTOCOL
+from reactorcide.domain.workers import PROTOCOL, SERVICE_LIMITS
 from reactorcide.lib.clock import boot_id, boottime
 from reactorcide.lib.ids import new_id
-from reactorcide.network.addresses import AddressRules
 from reactorcide.objects.filesystem import check_room
 from reactorcide.settings import Settings
-from reactorcide.sources.git import GitLimits
-from reactorcide.sources.roots import SourceRoots
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.loop import Worker
-from reactorcide.worker.prepare import Preparation
 from reactorcide.worker.remote.connection import Connection, Session
 from reactorcide.worker.remote.identity import Identity, WorkerFiles, new_secret
 from reactorcide.worker.remote.port import RemotePort
@@ -81,8 +77,8 @@ class WorkerService:
         if session is None:
             return False
         self._transport.instance_id = session.instance_id
-        if self._files.workspaces_dir.exists():
-            shutil.rmtree(self._files.workspaces_dir, ignore_errors=True)
+        if self._settings.workspaces_dir.exists():
+            shutil.rmtree(self._settings.workspaces_dir, ignore_errors=True)
         port = RemotePort(
             Connection(
                 self._transport,
@@ -95,7 +91,7 @@ class WorkerService:
         self._worker = Worker(
             port,
             self._runner,
-            self._preparation(port),
+            parts.preparation(self._settings, self._environment, port.is_admin),
             self._limits(session),
             concurrency=self._settings.concurrency,
             queues=self._settings.queues,
@@ -163,14 +159,13 @@ class WorkerService:
                 "lost_after": self._address.lost_after_s,
             },
         )
-        names = ("cancel_grace", "max_artifact_bytes", "max_artifacts", "max_log_bytes", "max_cache_bytes")
         return Session(
             session_id=answer["session_id"],
             worker_id=answer["worker_id"],
             instance_id=answer["instance_id"],
             # Renewed three times in it, and often enough for a short --lost-after.
             lease_s=min(float(answer["lease"]), self._address.lost_after_s),
-            limits={name: answer[name] for name in names},
+            limits={name: answer[name] for name in SERVICE_LIMITS},
         )
 
     def _patiently(self, call: Callable[[], Session]) -> Session | None:
@@ -214,18 +209,6 @@ class WorkerService:
                 log.warning("its container is not ended yet: %s", exc, extra={"job_id": item["job_id"]})
 
     # --- its parts -----------------------------------------------------------------------------
-
-    def _preparation(self, port: RemotePort) -> Preparation:
-        settings = self._settings
-        return Preparation(
-            SourceRoots(settings.source_roots, settings.data_dir),
-            self._files.workspaces_dir,
-            self._environment,
-            settings.allow_images,
-            is_admin=port.is_admin,
-            addresses=AddressRules(settings.allow_addresses, settings.deny_addresses),
-            git_limits=GitLimits(memory_bytes=settings.git_memory_bytes, disk_bytes=settings.max_disk_bytes),
-        )
 
     def _limits(self, session: Session) -> Limits:
         """Return the limits: the service's own where it stores something, or waits for it."""

@@ -7,6 +7,13 @@ from reactorcide.domain.jobs import Job, OpenAttempt
 PROTOCOL = 1
 """The newest version of the calls below ``/api/v1/worker``; a session uses the older one of both sides."""
 
+SERVICE_LIMITS = ("cancel_grace", "max_artifact_bytes", "max_artifacts", "max_log_bytes", "max_cache_bytes")
+"""What the service sets to workers on other machines, by its name in the answer to a new session."""
+INSTANCE_HEADER = "X-Reactorcide-Instance"
+LEASE_HEADER = "X-Lease-Token"
+LOG_ENDS_HEADER = "X-Log-Ends"
+"""Headers of the calls of workers: the installation, an attempt's lease, and the bytes of log and index."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:

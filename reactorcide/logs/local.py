@@ -34,7 +34,7 @@ class LocalLogStore:
         """Remove files that a killed service was reopening. Call it before anything is written."""
         self._files.remove_leftovers()
 
-    def append(self, key: str) -> "_LocalLogFile":
+    def append(self, key: str) -> "LocalLogFile":
         """See ``LogStore.append``."""
         name = _name(key)
         with translated(key):
@@ -53,7 +53,7 @@ class LocalLogStore:
                         raise OSError(errno.EINVAL, "it is not a regular file")
                     # The name is durable from the start, the bytes from ``close`` on.
                     os.fsync(directory)
-                    return _LocalLogFile(key, descriptor)
+                    return LocalLogFile(key, descriptor)
                 except BaseException:
                     os.close(descriptor)
                     raise
@@ -102,8 +102,8 @@ class LocalLogStore:
                 self.path(file.key).unlink(missing_ok=True)
 
 
-class _LocalLogFile:
-    """See ``LogFile``."""
+class LocalLogFile:
+    """See ``LogFile``; one file, which a subclass may make durable in another way."""
 
     def __init__(self, key: str, descriptor: int) -> None:
         self._key = key
@@ -113,7 +113,7 @@ class _LocalLogFile:
     def write(self, data: bytes) -> None:
         """See ``LogFile.write``."""
         with translated(self._key):
-            rest = data
+            rest = memoryview(data)
             while rest:
                 # Counted piece by piece: if the disk fills up half-way, this much has to be cut back.
                 written = os.write(self._descriptor, rest)
@@ -134,9 +134,12 @@ class _LocalLogFile:
         descriptor, self._descriptor = self._descriptor, -1
         with translated(self._key):
             try:
-                os.fdatasync(descriptor)
+                self._sync(descriptor)
             finally:
                 os.close(descriptor)
+
+    def _sync(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
 
 
 def _name(key: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from reactorcide.domain import errors
+from reactorcide.domain.workers import LOG_ENDS_HEADER
 
 log = logging.getLogger("reactorcide.web")
 
@@ -133,7 +134,7 @@ def _answer_own_error(error: errors.ReactorcideError) -> Response:
     code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
     response = answer(status, str(error), details, code=code)
     if isinstance(error, errors.LogConflict):
-        response.headers["X-Log-Ends"] = f"{error.log_bytes}:{error.index_bytes}"
+        response.headers[LOG_ENDS_HEADER] = f"{error.log_bytes}:{error.index_bytes}"
     if isinstance(error, errors.Busy | errors.TooManyFailures):
         response.headers["Retry-After"] = str(error.retry_after_s)
     if status == 401:

@@ -29,7 +29,7 @@ from reactorcide.jobs.logs import LogPart, LogPosition
 from reactorcide.jobs.rerun import rerun
 from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.clock import now_ms
-from reactorcide.logs.local import _LocalLogFile
+from reactorcide.logs.local import LocalLogFile
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.runner import ContainerSpec, Exit, Output, OutputChunk, Started
 from reactorcide.runner.fake import FakeContainer, FakeRunner
@@ -280,18 +280,18 @@ def test_without_disk_space_no_job_is_claimed(house: House) -> None:
 @pytest.mark.parametrize("adopted", [False, True])
 def test_log_waits_for_disk_space(house: House, monkeypatch: pytest.MonkeyPatch, adopted: bool) -> None:
     monkeypatch.setattr("reactorcide.worker.attempt.output._STORE_RETRY_S", 0.05)
-    write = _LocalLogFile.write
+    write = LocalLogFile.write
     tried, full = threading.Event(), threading.Event()
     full.set()
 
-    def write_unless_full(appender: _LocalLogFile, data: bytes) -> None:
+    def write_unless_full(appender: LocalLogFile, data: bytes) -> None:
         if full.is_set() and b"said" in data:
             write(appender, data[:2])
             tried.set()
             raise ObjectStoreError("the disk is full")
         write(appender, data)
 
-    monkeypatch.setattr(_LocalLogFile, "write", write_unless_full)
+    monkeypatch.setattr(LocalLogFile, "write", write_unless_full)
     first = house.worker()
     job = house.submit("print said; exit 3")
     assert tried.wait(20)

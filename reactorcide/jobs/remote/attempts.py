@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from reactorcide.corndogs.task import Task
 from reactorcide.domain.errors import AttemptStale, CorndogsError, IllegalTransition, InvalidInput, TooLarge
 from reactorcide.domain.jobs import JobStatus, Outcome, artifacts_prefix
 from reactorcide.domain.outputs import Outputs
@@ -68,20 +69,17 @@ class LeasedAttempts:
                 lease = leased.lease
                 again = self._context.store.leases.find(*leased.key, leased.attempt.worker_id, lease.token)
                 if again is not None:
-                    self._lease_task(leased)
+                    self._lease_task(job.job_id, task)
         return job.status is JobStatus.CANCELLED
 
-    def _lease_task(self, leased: LeasedAttempt) -> None:
-        task = tasks.claimed_by(leased.job)
-        if task is None:
-            return
+    def _lease_task(self, job_id: str, task: Task) -> None:
         try:
             tasks.lease(
                 self._context.corndogs, replace(task, current_state=tasks.TASK_CLAIMED), self._lease_s
             )
         except CorndogsError as exc:
             # It is handed out again, and nobody takes it while the attempt runs.
-            log.warning("its task is not renewed: %s", exc, extra={"job_id": leased.job.job_id})
+            log.warning("its task is not renewed: %s", exc, extra={"job_id": job_id})
 
     def handing_over(
         self,

@@ -184,28 +184,20 @@ class Dispatcher:
             self._claim_for(worker, waiter)
 
     def _claim_for(self, worker: RemoteWorker, waiter: Waiter) -> None:
-        def new_lease() -> AttemptLease:
-            return AttemptLease(secrets.token_hex(_TOKEN_BYTES), worker.lost_after_s)
-
-        claimed = None
+        lease = AttemptLease(secrets.token_hex(_TOKEN_BYTES), worker.lost_after_s)
         with closing(
-            self._claims.round(worker.worker_id, worker.taken_queues or (), lambda: None, new_lease)
+            self._claims.round(worker.worker_id, worker.taken_queues or (), lambda: None, lambda: lease)
         ) as jobs:
-            for job, _ in jobs:
-                claimed = job
-                break
+            claimed = next(jobs, None)
         if claimed is None:
             return
-        assigned = [
-            item
-            for item in self._context.store.leases.unfinished(worker.worker_id)
-            if item.key == (claimed.job_id, claimed.attempt)
-        ]
+        job, _ = claimed
+        leased = self._context.store.leases.find(job.job_id, job.attempt, worker.worker_id, lease.token)
         with self._lock:
             # The worker may have called again; otherwise its next call repeats it.
             current = self._waiters.pop(worker.worker_id, None)
         if current is not None:
-            self._answer(current, Next(assigned))
+            self._answer(current, Next([] if leased is None else [leased]))
 
     # --- hints ---------------------------------------------------------------------------------
 

@@ -52,7 +52,8 @@ class PieceWriter:
     def put(self, ends: LogEnds, text: bytes, index: bytes, *, replaces: bool) -> LogEnds:
         """See ``LeasedAttempts.put_log``."""
         for number, (begin, data) in enumerate(zip(ends, (text, index), strict=True)):
-            self._check_begin(begin, replaces=replaces, stored_bytes=self.ends[number])
+            if begin > self.ends[number]:
+                raise self._conflict("a piece before this one is missing")
             if begin + len(data) > self._max_bytes[number]:
                 raise TooLarge(f"the log is larger than {format_size(self._max_bytes[number])}")
         if replaces:
@@ -80,10 +81,6 @@ class PieceWriter:
             self._files[0].close()
         finally:
             self._files[1].close()
-
-    def _check_begin(self, begin: int, *, replaces: bool, stored_bytes: int) -> None:
-        if begin > stored_bytes:
-            raise self._conflict("a piece before this one is missing")
 
     def _rest(self, number: int, begin: int, data: bytes) -> bytes:
         """Return the part of a piece that is not stored yet: it was sent before if the answer was lost."""

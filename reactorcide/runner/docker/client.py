@@ -65,6 +65,10 @@ class EngineClient:
         """Return whether the engine is reached over a socket of this host."""
         return str(docker.utils.parse_host(self._environment.get("DOCKER_HOST"))).startswith(_LOCAL)
 
+    def is_local_docker(self) -> bool:
+        """Return whether the engine is Docker itself, and reached over a socket of this host."""
+        return self.is_local() and not self.is_podman()
+
     def api(self) -> docker.APIClient:
         """Return the SDK's client; the first call asks the engine which version of its API to speak."""
         api = self._api

@@ -276,7 +276,7 @@ class DockerRunner:
         with gone_if_missing(container_id), translated("wait for the container"):
             # Of a container of an earlier process the event may be all that is left.
             is_own = self._artifacts.are_watched(container_id)
-            if started_at is not None and is_own and self._client.is_local() and not self._client.is_podman():
+            if started_at is not None and is_own and self._client.is_local_docker():
                 look_s = min(timeout_s / 2, _EVENT_S)
                 if events.has_ended_well(api, container_id, started_at, look_s):
                     return Exit(exit_code=0, oom_killed=False)
@@ -390,7 +390,7 @@ class DockerRunner:
     def keeps_connections(self) -> bool:
         """See ``warm.Engine.keeps_connections``."""
         # Podman does not close a container's input with the connection.
-        return self._client.is_local() and not self._client.is_podman()
+        return self._client.is_local_docker()
 
     def image_id(self, image: str) -> str | None:
         """See ``warm.Engine.image_id``."""

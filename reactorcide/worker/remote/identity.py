@@ -38,11 +38,6 @@ class WorkerFiles:
         """Logs that the service does not have yet."""
         return self._base / "logs"
 
-    @property
-    def workspaces_dir(self) -> Path:
-        """Sources that are being prepared."""
-        return self._base / "workspaces"
-
     def identity(self) -> Identity | None:
         """Return who this worker is; ``None`` before its first start. Raises ``ConfigurationError``."""
         try:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
+from reactorcide.domain.errors import InvalidInput, ObjectNotFound
 from reactorcide.domain.jobs import attempt_of, log_index_key, log_key
+from reactorcide.logs.local import LocalLogFile
 from reactorcide.objects import StoredObject
 from reactorcide.objects.filesystem import translated
 
@@ -86,36 +87,18 @@ class Spool:
         return self._base / f"{job_id}.{attempt}.{key.rpartition('/')[2]}"
 
 
-class SpoolFile:
-    """See ``LogFile``."""
+class SpoolFile(LocalLogFile):
+    """A file of a spool."""
 
     def __init__(self, key: str, descriptor: int, cutting: Cutting) -> None:
-        self._key = key
-        self._descriptor = descriptor
+        super().__init__(key, descriptor)
         self._cutting = cutting
-        self.size_bytes = os.fstat(descriptor).st_size
-
-    def write(self, data: bytes) -> None:
-        """See ``LogFile.write``."""
-        with translated(self._key):
-            rest = memoryview(data)
-            while rest:
-                written = os.write(self._descriptor, rest)
-                self.size_bytes += written
-                rest = rest[written:]
 
     def cut_back(self, size_bytes: int) -> None:
         """See ``LogFile.cut_back``."""
         if size_bytes < self.size_bytes:
-            with translated(self._key), self._cutting(self._key, size_bytes):
-                os.ftruncate(self._descriptor, size_bytes)
-            self.size_bytes = size_bytes
+            with self._cutting(self._key, size_bytes):
+                super().cut_back(size_bytes)
 
-    def close(self) -> None:
-        """See ``LogFile.close``; the file is not made durable."""
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            try:
-                os.close(descriptor)
-            except OSError as exc:
-                raise ObjectStoreError(f"the log could not be closed: {exc}") from exc
+    def _sync(self, descriptor: int) -> None:
+        """Do nothing; see ``Spool``."""

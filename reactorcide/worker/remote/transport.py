@@ -25,6 +25,7 @@ from reactorcide.domain.errors import (
     TooLarge,
     Unauthorized,
 )
+from reactorcide.domain.workers import INSTANCE_HEADER, LEASE_HEADER, LOG_ENDS_HEADER
 from reactorcide.lib.networks import is_loopback
 
 _TIMEOUT_S = 30.0
@@ -34,7 +35,6 @@ _CHUNK_BYTES = 1 << 18
 _MAX_IDLE = 8
 _SURELY_OPEN_S = 5.0
 """The service keeps an idle connection for longer."""
-_INSTANCE = "X-Reactorcide-Instance"
 
 
 class ServiceAway(ObjectStoreError):
@@ -195,7 +195,7 @@ class Transport:
         secret = self._secret()
         return {
             **({} if secret is None else {"Authorization": f"Bearer {secret}"}),
-            **({} if lease is None else {"X-Lease-Token": lease}),
+            **({} if lease is None else {LEASE_HEADER: lease}),
         }
 
     def _path(self, path: str) -> str:
@@ -247,7 +247,7 @@ class Transport:
         is_ours = isinstance(content, dict) and "error" in content
         code = content.get("error") if is_ours else None
         message = str(content.get("message", "")) if is_ours else f"HTTP status {response.status}"
-        instance_id = response.headers.get(_INSTANCE)
+        instance_id = response.headers.get(INSTANCE_HEADER)
         is_known = instance_id is not None and self.instance_id in (None, instance_id)
         if code == "attempt_stale" and is_known:
             return AttemptStale(message)
@@ -256,7 +256,7 @@ class Transport:
         if code == "job_failed" and is_known:
             return JobFailed(message)
         if code == "log_conflict" and is_known:
-            log_bytes, _, index_bytes = response.headers.get("X-Log-Ends", "0:0").partition(":")
+            log_bytes, _, index_bytes = response.headers.get(LOG_ENDS_HEADER, "0:0").partition(":")
             return LogConflict(message, int(log_bytes), int(index_bytes))
         if code in ("unauthorized", "forbidden"):
             return Unauthorized(message)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -316,18 +317,13 @@ def _whole(max_bytes: int, what: str) -> bytes:
         return b"".join(_bounded(max_bytes, what))
 
 
-class _understood:  # used like a function
+@contextmanager
+def _understood(what: str) -> Iterator[None]:
     """Translate the errors of reading a body that has another shape."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
-        if isinstance(exc, LookupError | TypeError | ValueError | AttributeError | RecursionError):
-            raise InvalidInput(f"the body is not {self._what}: {type(exc).__name__}: {exc}") from exc
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as exc:
+        raise InvalidInput(f"the body is not {what}: {type(exc).__name__}: {exc}") from exc
 
 
 def _tar_of(entries: Iterator[Entry]) -> Response:

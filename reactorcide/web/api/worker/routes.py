@@ -12,7 +12,7 @@ from flask import Response, g, jsonify, request
 
 from reactorcide.domain import assignments
 from reactorcide.domain.errors import Forbidden, InvalidInput, StoreError
-from reactorcide.domain.workers import LeasedAttempt, WorkerSession
+from reactorcide.domain.workers import INSTANCE_HEADER, SERVICE_LIMITS, LeasedAttempt, WorkerSession
 from reactorcide.jobs.remote import registry
 from reactorcide.jobs.remote.dispatch import Ask, Next, Waiter
 from reactorcide.jobs.remote.logs import LogEnds
@@ -42,8 +42,6 @@ from reactorcide.web.api.worker.schemas import (
 from reactorcide.web.auth import worker
 from reactorcide.web.services import services
 
-INSTANCE_HEADER = "X-Reactorcide-Instance"
-_LIMITS = ("cancel_grace", "max_artifact_bytes", "max_artifacts", "max_log_bytes", "max_cache_bytes")
 OF_ATTEMPT = "/worker/attempts/<job_id>/<int:attempt>"
 
 api = resource("worker", __name__, tag="worker")
@@ -94,7 +92,7 @@ def begin_worker_session(body: SessionRequest, query: NoQuery) -> Response:
             "instance_id": services().jobs.instance_id,
             "protocol": protocol,
             "lease": remote.lease_s,
-            **{name: remote.limits[name] for name in _LIMITS},
+            **{name: remote.limits[name] for name in SERVICE_LIMITS},
         }
     )
 
