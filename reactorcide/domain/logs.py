@@ -22,6 +22,11 @@ class LogName(NamedTuple):
         """Return the key of the file, as ``domain.jobs.log_key`` and ``log_index_key`` do."""
         return f"jobs/{self.job_id}/{self.attempt}/{self.name}"
 
+    @property
+    def file_name(self) -> str:
+        """Return the name of the file in a directory of growing logs."""
+        return f"{self.job_id}.{self.attempt}.{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class GrowingLog:

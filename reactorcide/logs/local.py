@@ -144,5 +144,4 @@ class LocalLogFile:
 
 def _name(key: str) -> str:
     """Return the file name for a key; raises ``InvalidInput`` if it is not the key of a log."""
-    log = parse_log_key(key)
-    return f"{log.job_id}.{log.attempt}.{log.name}"
+    return parse_log_key(key).file_name

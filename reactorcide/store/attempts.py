@@ -1,6 +1,6 @@
 """Attempts: created with the claim of a job, handed over, started and ended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -45,7 +45,7 @@ _UNFINISHED = f"""
     SELECT {OPEN_COLUMNS}
     FROM attempt {indexed_by("attempt_open")} WHERE completed_at_ms IS NULL AND lease_token IS NULL
     """  # noqa: S608  # our own text
-JOB_AT = f"SELECT {COLUMN_LIST} FROM job WHERE job_id = ? AND attempt = ?"  # noqa: S608  # as above
+_JOB_AT = f"SELECT {COLUMN_LIST} FROM job WHERE job_id = ? AND attempt = ?"  # noqa: S608  # as above
 
 
 class Attempts:
@@ -193,14 +193,8 @@ class Attempts:
     def unfinished(self) -> list[OpenAttempt]:
         """Return every attempt that has not ended and is not leased to a worker on another machine."""
         with self._db.read() as db:
-            # Two queries, so that neither can scan all jobs.
             attempts = db.execute_sql(_UNFINISHED).fetchall()
-            rows = [db.execute_sql(JOB_AT, attempt[:2]).fetchone() for attempt in attempts]
-        return [
-            OpenAttempt(self._sealed.job(as_dict(row)), *attempt[2:])
-            for row, attempt in zip(rows, attempts, strict=True)
-            if row is not None
-        ]
+            return [OpenAttempt(job, *rest) for job, rest in with_jobs(db, self._sealed, attempts)]
 
     def of_job(self, job_id: str) -> list[AttemptRecord]:
         """Return every attempt of a job, oldest first."""
@@ -234,3 +228,15 @@ class Attempts:
                 # Not started: its log is closed and empty if the job has ended, or has a later attempt.
                 return JobStatus(job_status) in FINAL or job_attempt > attempt
         return True
+
+
+def with_jobs(db: Any, sealed: SealedFields, attempts: list[Any]) -> Iterator[tuple[Job, Any]]:
+    """Yield the job of each attempt, and what follows job and number in the attempt's row.
+
+    Jobs are at their current attempts; others are left out.
+    """
+    for attempt in attempts:
+        # Queries of their own, so that none can scan all jobs.
+        row = db.execute_sql(_JOB_AT, attempt[:2]).fetchone()
+        if row is not None:
+            yield sealed.job(as_dict(row)), attempt[2:]

@@ -18,10 +18,6 @@ from reactorcide.lib.transactions import OutcomeUnknownError, reason
 
 MIGRATIONS_DIR = Path(__file__).parent / "migrations"
 
-FOR_UPDATE = ""
-"""Suffix of a SELECT whose row stays as it is until the end of the transaction. Empty: a transaction that
-writes is the only one, on both databases."""
-
 T = TypeVar("T")
 
 

@@ -1,13 +1,11 @@
 """Attempts that are leased to workers on other machines."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from reactorcide.domain.jobs import JobStatus, OpenAttempt
 from reactorcide.domain.workers import AttemptLease, LeasedAttempt
-from reactorcide.store.attempts import JOB_AT, OPEN_COLUMNS
+from reactorcide.store.attempts import OPEN_COLUMNS, with_jobs
 from reactorcide.store.connection import Connection, indexed_by
-from reactorcide.store.rows import as_dict
 from reactorcide.store.sealed import SealedFields
 
 _COLUMNS = f"{OPEN_COLUMNS}, lease_token, lost_after_s"
@@ -19,18 +17,12 @@ _ENDED = (
     "SELECT 1 FROM attempt WHERE job_id = ? AND attempt = ? AND worker_id = ? AND lease_token = ? "
     "AND completed_at_ms IS NOT NULL AND end_sha256 = ?"
 )
-_OPEN = f"""
-    SELECT {_COLUMNS} FROM attempt {indexed_by("attempt_open")}
-    WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL
-    """  # noqa: S608  # our own text
-_HEARTBEATS = f"""
-    SELECT job_id, attempt, heartbeat_at_ms, lost_after_s FROM attempt {indexed_by("attempt_open")}
-    WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL
-    """  # noqa: S608  # our own text
-_RUNNING = f"""
-    SELECT worker_id, job_id FROM attempt {indexed_by("attempt_open")}
-    WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL
-    """  # noqa: S608  # our own text
+_OF_OPEN = (
+    f"FROM attempt {indexed_by('attempt_open')} WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL"
+)
+_OPEN = f"SELECT {_COLUMNS} {_OF_OPEN}"
+_HEARTBEATS = f"SELECT job_id, attempt, heartbeat_at_ms, lost_after_s {_OF_OPEN}"
+_RUNNING = f"SELECT worker_id, job_id {_OF_OPEN}"
 _REPORT_END = (
     "UPDATE attempt SET end_sha256 = ? WHERE job_id = ? AND attempt = ? AND lease_token = ? "
     "AND ((completed_at_ms IS NULL AND end_sha256 IS NULL) OR end_sha256 = ?) RETURNING attempt"
@@ -89,12 +81,8 @@ class Leases:
 
     def _leased(self, sql: str, values: Sequence[object]) -> list[LeasedAttempt]:
         with self._db.read() as db:
-            attempts: list[Any] = db.execute_sql(sql, values).fetchall()
-            rows = [db.execute_sql(JOB_AT, attempt[:2]).fetchone() for attempt in attempts]
-        return [
-            LeasedAttempt(
-                OpenAttempt(self._sealed.job(as_dict(row)), *attempt[2:-2]), AttemptLease(*attempt[-2:])
-            )
-            for row, attempt in zip(rows, attempts, strict=True)
-            if row is not None
-        ]
+            attempts = db.execute_sql(sql, values).fetchall()
+            return [
+                LeasedAttempt(OpenAttempt(job, *rest[:-2]), AttemptLease(*rest[-2:]))
+                for job, rest in with_jobs(db, self._sealed, attempts)
+            ]

@@ -13,7 +13,7 @@ from reactorcide.domain.errors import NotFound
 from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.runs import JobTemplate, Node, NodeState, Run, RunFilter
 from reactorcide.store import events, projects
-from reactorcide.store.connection import FOR_UPDATE, Connection
+from reactorcide.store.connection import Connection
 from reactorcide.store.models.runs import RunRow
 from reactorcide.store.pages import matching, newest_first
 from reactorcide.store.run_rows import (
@@ -142,7 +142,7 @@ class Runs:
         """
 
         def work(db: Any) -> Run | None:
-            row = db.execute_sql(f"{_SELECT} WHERE run_id = ? {FOR_UPDATE}", (run_id,)).fetchone()
+            row = db.execute_sql(f"{_SELECT} WHERE run_id = ?", (run_id,)).fetchone()
             return None if row is None else run_of_row(row)
 
         return self._db.write(work)

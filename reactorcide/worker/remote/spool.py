@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from reactorcide.domain.errors import InvalidInput, ObjectNotFound
+from reactorcide.domain.errors import ObjectNotFound
 from reactorcide.domain.jobs import attempt_of, log_index_key, log_key
+from reactorcide.domain.logs import parse_log_key
 from reactorcide.logs.local import LocalLogFile
 from reactorcide.objects import StoredObject
 from reactorcide.objects.filesystem import translated
@@ -81,10 +82,7 @@ class Spool:
 
     def path(self, key: str) -> Path:
         """Return the path of a file; raises ``InvalidInput`` for a key that no log has."""
-        job_id, attempt = attempt_of(key)
-        if key not in (log_key(job_id, attempt), log_index_key(job_id, attempt)) or "/" in job_id:
-            raise InvalidInput(f"{key!r} is not the key of a log")
-        return self._base / f"{job_id}.{attempt}.{key.rpartition('/')[2]}"
+        return self._base / parse_log_key(key).file_name
 
 
 class SpoolFile(LocalLogFile):
