@@ -21,8 +21,13 @@ _OF_OPEN = (
     f"FROM attempt {indexed_by('attempt_open')} WHERE completed_at_ms IS NULL AND lease_token IS NOT NULL"
 )
 _OPEN = f"SELECT {_COLUMNS} {_OF_OPEN}"
-_HEARTBEATS = f"SELECT job_id, attempt, heartbeat_at_ms, lost_after_s {_OF_OPEN}"
+_HEARTBEATS = (
+    "SELECT job_id, attempt, worker_id, heartbeat_at_ms, lost_after_s "  # noqa: S608  # our own text
+    f"FROM attempt {indexed_by('attempt_open')} "
+    "WHERE completed_at_ms IS NULL AND lost_after_s IS NOT NULL"
+)
 _RUNNING = f"SELECT worker_id, job_id {_OF_OPEN}"
+_CANCELLED_RUNNING = f"SELECT job_id {_OF_OPEN} AND job_id IN (SELECT job_id FROM job WHERE status = ?)"  # noqa: S608  # as above
 _REPORT_END = (
     "UPDATE attempt SET end_sha256 = ? WHERE job_id = ? AND attempt = ? AND lease_token = ? "
     "AND ((completed_at_ms IS NULL AND end_sha256 IS NULL) OR end_sha256 = ?) RETURNING attempt"
@@ -53,8 +58,11 @@ class Leases:
             return self._leased(_OPEN, ())
         return self._leased(f"{_OPEN} AND worker_id = ?", (worker_id,))
 
-    def heartbeats(self) -> list[tuple[str, int, int, float]]:
-        """Return job, attempt, last heartbeat and ``lost_after_s`` of each attempt that has not ended."""
+    def heartbeats(self) -> list[tuple[str, int, str, int, float]]:
+        """Return job, attempt, worker, last heartbeat and ``lost_after_s`` of each open attempt.
+
+        These are of workers on other machines, and of services that share the database.
+        """
         with self._db.read() as db:
             return [tuple(row) for row in db.execute_sql(_HEARTBEATS).fetchall()]
 
@@ -73,6 +81,12 @@ class Leases:
         with self._db.read() as db:
             rows = db.execute_sql(sql, (*job_ids, JobStatus.CANCELLED)).fetchall()
         return {str(job_id) for (job_id,) in rows}
+
+    def cancelled_running(self) -> list[str]:
+        """Return the cancelled jobs whose attempts have not ended."""
+        with self._db.read() as db:
+            rows = db.execute_sql(_CANCELLED_RUNNING, (JobStatus.CANCELLED,)).fetchall()
+        return [str(job_id) for (job_id,) in rows]
 
     def report_end(self, job_id: str, attempt: int, token: str, end_sha256: bytes) -> bool:
         """Record which end a worker has reported; ``False`` if the attempt has had another one."""

@@ -4,13 +4,21 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from reactorcide.corndogs.task import Task
-from reactorcide.domain.errors import AttemptStale, CorndogsError, IllegalTransition, InvalidInput, TooLarge
+from reactorcide.domain.errors import (
+    AttemptStale,
+    CorndogsError,
+    IllegalTransition,
+    InvalidInput,
+    LogConflict,
+    LogTaken,
+    TooLarge,
+)
 from reactorcide.domain.jobs import JobStatus, Outcome, artifacts_prefix
 from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.workers import LeasedAttempt, RemoteWorker
@@ -23,6 +31,8 @@ from reactorcide.store import Records
 log = logging.getLogger("reactorcide.jobs")
 
 COUNTERS = ("retries_used", "preparation_failures", "killed_preparations")
+
+T = TypeVar("T")
 
 Key = tuple[str, int]
 
@@ -134,8 +144,8 @@ class LeasedAttempts:
         not continue what is stored, ``TooLarge`` above the limit of a log.
         """
         with self._alone(leased.key) as opened:
-            return opened.writer(self._context, leased, self._max_log_bytes).put(
-                ends, text, index, replaces=replaces
+            return self._on_log(
+                opened, leased, lambda writer: writer.put(ends, text, index, replaces=replaces)
             )
 
     def finish(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
@@ -177,18 +187,18 @@ class LeasedAttempts:
                 counters=counters,
             )
 
-    def lose(self, leased: LeasedAttempt, reason: str, *, max_preparations: int) -> None:
+    def lose(self, key: Key, worker_id: str, reason: str, *, max_preparations: int) -> None:
         """End an attempt whose worker is gone: after the handover only the job's retries repeat it."""
-        with self._alone(leased.key) as opened:
-            found = self._context.store.leases.find(*leased.key, leased.attempt.worker_id, leased.lease.token)
-            if found is None:
+        with self._alone(key) as opened:
+            attempt = self._context.store.attempts.find_open(*key, worker_id)
+            if attempt is None:
                 # It has ended meanwhile.
                 return
-            leased, job = found, found.job
+            job = attempt.job
             opened.close()
-            self._forget(leased.key)
-            self._artifact_bytes.pop(leased.key, None)
-            has_begun = leased.attempt.handing_over_at_ms is not None
+            self._forget(key)
+            self._artifact_bytes.pop(key, None)
+            has_begun = attempt.handing_over_at_ms is not None
             if (
                 job.status is JobStatus.RUNNING
                 and not has_begun
@@ -205,6 +215,17 @@ class LeasedAttempts:
                 ending.finish(self._context, job, Outcome(exit_code=None, error=reason))
             delete.attempt_ended(self._context, job)
 
+    def keep_open(self, keys: Collection[Key]) -> None:
+        """Forget the attempts besides these, which have ended at another service."""
+        with self._lock:
+            ended = [key for key in (*self._open, *self._artifact_bytes) if key not in keys]
+        for key in set(ended):
+            if self._context.store.attempts.log_is_closed(*key):
+                with self._alone(key) as opened:
+                    opened.close()
+                    self._forget(key)
+                    self._artifact_bytes.pop(key, None)
+
     def close(self) -> None:
         """Close all logs; safe to repeat."""
         with self._lock:
@@ -217,13 +238,24 @@ class LeasedAttempts:
     def _ended(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> Iterator[None]:
         """End an attempt in the body of the ``with``: its log is closed before, its task afterwards."""
         with self._alone(leased.key) as opened:
-            writer = opened.writer(self._context, leased, self._max_log_bytes)
-            writer.check(LogEnds(body["log_bytes"], body["index_bytes"]))
+            ends = LogEnds(body["log_bytes"], body["index_bytes"])
+            self._on_log(opened, leased, lambda writer: writer.check(ends))
             opened.close()
             self._forget(leased.key)
             self._artifact_bytes.pop(leased.key, None)
             yield
             delete.attempt_ended(self._context, leased.job)
+
+    def _on_log(self, opened: "_Open", leased: LeasedAttempt, work: Callable[[PieceWriter], T]) -> T:
+        """Return what ``work`` does with the log, opened anew if another service has written to it."""
+        is_fresh = opened.is_idle
+        try:
+            return work(opened.writer(self._context, leased, self._max_log_bytes))
+        except (LogTaken, LogConflict):
+            if is_fresh:
+                raise
+        opened.close()
+        return work(opened.writer(self._context, leased, self._max_log_bytes))
 
     def _report(self, tx: Records, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
         if not tx.leases.report_end(*leased.key, leased.lease.token, _digest(body)):

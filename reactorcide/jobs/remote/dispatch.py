@@ -146,6 +146,7 @@ class Dispatcher:
             self._wake.clear()
             try:
                 self._expire()
+                self._tell_cancelled()
                 self._assign()
             except InfrastructureError as exc:
                 log.warning("no jobs are claimed for workers on other machines: %s", exc)
@@ -161,6 +162,15 @@ class Dispatcher:
                 del self._waiters[waiter.worker_id]
         for waiter in due:
             self._answer(waiter, Next())
+
+    def _tell_cancelled(self) -> None:
+        """Answer the calls of workers that hold cancelled attempts, also where no hint has come."""
+        with self._lock:
+            is_holding = any(waiter.ask.held for waiter in self._waiters.values())
+        if not is_holding:
+            return
+        for job_id in self._context.store.leases.cancelled_running():
+            self._job_cancelled(job_id)
 
     def _assign(self) -> None:
         """Claim a job for each waiting worker with a free place, until none of their queues has one."""
@@ -209,7 +219,8 @@ class Dispatcher:
         told: list[tuple[Waiter, list[Key]]] = []
         with self._lock:
             for waiter in list(self._waiters.values()):
-                keys = [key for key in waiter.ask.held if key[0] == job_id]
+                told_before = set(waiter.ask.known_cancelled)
+                keys = [key for key in waiter.ask.held if key[0] == job_id and key not in told_before]
                 if keys:
                     del self._waiters[waiter.worker_id]
                     told.append((waiter, keys))

@@ -83,7 +83,7 @@ def test_a_renewal_begins_the_time_anew_and_the_own_worker_adopts_no_other(house
         watched.after(PATIENCE_S - 1)
         adopt.stamp(house.context, [claimed])
         # Heartbeats are compared, in milliseconds.
-        [(_, _, stamped_at_ms, _)] = house.context.store.leases.heartbeats()
+        [(_, _, _, stamped_at_ms, _)] = house.context.store.leases.heartbeats()
         wait_until(partial(_is_past, stamped_at_ms), 1, "another millisecond begins")
     watched.after(1)
     assert house.job(job).status is JobStatus.RUNNING
