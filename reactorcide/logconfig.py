@@ -46,9 +46,8 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    hidden = hide.get()
     return {
-        name: hidden(value) if isinstance(value, str) else value
+        name: hide.get()(value) if isinstance(value, str) else value
         for name, value in vars(record).items()
         if name not in _STANDARD
     }
