@@ -46,8 +46,9 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
+    hidden = hide.get()
     return {
-        name: hide.get()(value) if isinstance(value, str) else value
+        name: hidden(value) if isinstance(value, str) else value
         for name, value in vars(record).items()
         if name not in _STANDARD
     }

@@ -255,6 +255,13 @@ class Settings:
         min=0.1,
     )
     lease_s: float = _setting(60.0, "Lease of a claimed task in seconds.", option="lease", min=1)
+    lost_after_s: float = _setting(
+        300.0,
+        "Seconds after which jobs of this service that is not heard of are given up by the other services on "
+        "its database, and its containers end by themselves where it does not reach that.",
+        option="lost-after",
+        min=1,
+    )
     drain: bool = _setting(
         False, "On the first SIGTERM or Ctrl-C wait for running jobs to end; on the second stop at once."
     )
@@ -354,6 +361,11 @@ class Settings:
     def admin_token_path(self) -> Path:
         """The first admin's token, readable only by the service's user."""
         return self.data_dir / "admin-token"
+
+    @property
+    def service_id_path(self) -> Path:
+        """What tells this service from others on its PostgreSQL database."""
+        return self.data_dir / "service-id"
 
     @property
     def socket_path(self) -> Path:

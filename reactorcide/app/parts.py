@@ -34,6 +34,7 @@ from reactorcide.worker.prepare import Preparation
 
 if TYPE_CHECKING:
     from reactorcide.runner.docker import DockerRunner
+    from reactorcide.store.hints import HintLine
 
 log = logging.getLogger("reactorcide.app")
 
@@ -108,6 +109,20 @@ def database(settings: Settings) -> JobDatabase:
             f"--database needs psycopg: install it with pip install 'reactorcide[scale]' ({exc})"
         ) from exc
     return PostgreSQLDatabase(settings.database)
+
+
+def hint_line(settings: Settings) -> "Callable[[Callable[[str], None]], HintLine] | None":
+    """Return a function that makes the connection to other services; ``None`` if there can be none."""
+    url = settings.database
+    if url is None:
+        return None
+
+    def make(heard: Callable[[str], None]) -> "HintLine":
+        from reactorcide.store.hints import HintLine
+
+        return HintLine(url, heard)
+
+    return make
 
 
 def log_store(settings: Settings, pieces: LogPieces, objects: ObjectStore) -> LocalLogStore | RowLogStore:

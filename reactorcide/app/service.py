@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from reactorcide.accounts import AccountContext, sessions, tokens, users
 from reactorcide.app import parts
+from reactorcide.app.shared import Sharing
 from reactorcide.deliveries import receive
 from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, caches, place, sources
-from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.remote import registry
 from reactorcide.jobs.remote.attempts import LeasedAttempts
 from reactorcide.jobs.remote.dispatch import Dispatcher
 from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.upkeep import QueueUpkeep
-from reactorcide.lib.ids import new_id
-from reactorcide.lib.notifier import LocalNotifier
+from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import first_id, new_id
 from reactorcide.metrics import Metrics
 from reactorcide.network.addresses import AddressRules
 from reactorcide.objects.filesystem import check_room
@@ -37,7 +37,7 @@ from reactorcide.store import Store
 from reactorcide.store.outbox import STATUSES, WEBHOOKS
 from reactorcide.store.vault import Vault
 from reactorcide.worker.deliverer import Deliverer
-from reactorcide.worker.janitor import Janitor
+from reactorcide.worker.janitor import MAX_PUT_MS, Janitor
 from reactorcide.worker.local import LocalPort, lost_duties, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.scheduler import Scheduler
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactorcide.app")
 
-_AWAY_AFTER_S = 90.0
+_AWAY_AFTER_S = 60.0
 """A worker on another machine calls at least twice in this time."""
 
 
@@ -63,10 +63,11 @@ class Service:
         """
         settings = replace(settings, data_dir=settings.data_dir.absolute())
         self._settings = settings
-        self._notifier = LocalNotifier()
         metrics = Metrics()
         self._queue = parts.queue(settings, metrics)
         self._database = parts.database(settings)
+        self._sharing = Sharing(settings, parts.hint_line(settings))
+        self._notifier = self._sharing.notifier
         self._store = Store(self._database, Vault.beside(settings.database_path))
         self._accounts = AccountContext(self._store)
         self._objects = parts.object_store(settings, settings.objects, environment)
@@ -81,7 +82,7 @@ class Service:
             metrics=metrics,
             corndogs=self._queue.corndogs,
             rules=preparation.rules,
-            hints=WorkerHints(),
+            hints=self._sharing.hints,
         )
         self._runs = RunContext(
             jobs=self._context,
@@ -93,11 +94,15 @@ class Service:
             self._context, lease_s=settings.lease_s, max_log_bytes=settings.max_log_bytes
         )
         self._dispatcher = Dispatcher(self._context, lease_s=settings.lease_s)
+        port = LocalPort(self._context, lease_s=settings.lease_s, shared=self._sharing.worker)
         lost = LostAttempts(
-            self._context, self._leased, grace_s=settings.cancel_grace_s, lease_s=settings.lease_s
+            self._context,
+            self._leased,
+            grace_s=settings.cancel_grace_s,
+            own_worker_id=lambda: port.worker_id,
         )
         self._worker = Worker(
-            LocalPort(self._context, lease_s=settings.lease_s),
+            port,
             self._runner,
             preparation,
             parts.limits(settings),
@@ -111,7 +116,7 @@ class Service:
             ],
         )
         self._scheduler = Scheduler(Due(self._runs))
-        self._deliverer = Deliverer(self._runs)
+        self._deliverer = Deliverer(self._runs, self._sharing)
         self._janitor = Janitor(
             self._context,
             self._runner,
@@ -131,6 +136,7 @@ class Service:
             self._notifier,
             metrics,
             announce=Announcer(self._store, public_url).announce,
+            turns=self._sharing,
         )
         metrics.add_job_counts(self._store.queues.counts)
         metrics.add_owed_counts(self._store.outbox.counts)
@@ -143,10 +149,13 @@ class Service:
         """Start all parts; raises ``ConfigurationError`` if one of them cannot start."""
         self._database.migrate()
         self._store.instance.id(new_id())
+        self._sharing.start(self._store, self._worker.view)
         if place.check(self._context, self._settings.objects, self._settings.objects_dir):
             self._remove_leftovers()
-        self._store.instance.open_vault()
-        self._store.tasks.submit_interrupted()
+        self._store.instance.open_vault(self._sharing.others_run)
+        if not self._sharing.others_run():
+            # Those of other services are in progress.
+            self._store.tasks.submit_interrupted()
         self.new_admin_token = users.bootstrap(self._accounts, self._settings.admin_token_path)
         self._queue.start()
         self._worker.start()
@@ -193,6 +202,7 @@ class Service:
             self._sender.stop,
             self._queue.stop,
             lambda _: self._runner.close(),
+            self._sharing.stop,
             lambda _: self._database.close(),
         ):
             try:
@@ -201,8 +211,12 @@ class Service:
                 log.warning("while stopping: %s", exc)
 
     def _worker_views(self) -> list[WorkerView]:
-        """Return this process's own worker, and those on other machines."""
-        return [self._worker.view(), *registry.views(self._context, away_after_s=_AWAY_AFTER_S)]
+        """Return this process's own worker, those of other services, and those on other machines."""
+        return [
+            self._worker.view(),
+            *self._sharing.views(),
+            *registry.views(self._context, away_after_s=_AWAY_AFTER_S),
+        ]
 
     def _warm_counts(self) -> tuple[int, int, int]:
         view = self._runner.warm_view()
@@ -282,9 +296,11 @@ class Service:
                 # The janitor removes old incomplete uploads from a bucket.
                 self._objects.remove_leftovers()
             self._logs.remove_leftovers()
-            sources.remove_orphans(self._context)
-            caches.remove_orphans(self._context)
-            receive.remove_orphans(self._context)
+            # Other services may be storing something just now.
+            before_id = first_id(now_ms() - MAX_PUT_MS) if self._sharing.worker else None
+            sources.remove_orphans(self._context, before_id=before_id)
+            caches.remove_orphans(self._context, before_id=before_id)
+            receive.remove_orphans(self._context, before_id=before_id)
             if self._settings.workspaces_dir.exists():
                 shutil.rmtree(self._settings.workspaces_dir)
         except (ReactorcideError, OSError) as exc:

@@ -76,12 +76,17 @@ def receive(
     return delivery
 
 
-def remove_orphans(context: StoredJobs) -> None:
-    """Remove the bodies of deliveries that have no row; call it before any delivery is received."""
+def remove_orphans(context: StoredJobs, *, before_id: str | None = None) -> None:
+    """Remove the bodies of deliveries that have no row; call it before any delivery is received.
+
+    With ``before_id``, which is of a time when none that is being received had begun, it may be called at any
+    time.
+    """
     with_row = context.store.deliveries.ids()
     for item in list(context.objects.list(OBJECTS)):
         delivery_id = item.key.removeprefix(OBJECTS).partition("/")[0]
-        if delivery_id not in with_row:
+        is_old = before_id is None or delivery_id < before_id
+        if is_old and delivery_id not in with_row:
             context.objects.delete(object_prefix(delivery_id))
 
 

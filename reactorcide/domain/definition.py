@@ -375,7 +375,8 @@ def _job_field(item: Field[Any], hint: Any) -> JobField:
     default = ... if item.default is MISSING else item.default
     if item.default_factory is not MISSING:
         default = item.default_factory()
-    return JobField(item.name, kind, default, item.metadata["about"])
+    about: About = item.metadata["about"]
+    return JobField(item.name, about.json_name or item.name, kind, default, about)
 
 
 def _job_fields() -> tuple[JobField, ...]:

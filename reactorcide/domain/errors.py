@@ -107,6 +107,10 @@ class ObjectStoreError(InfrastructureError):
     """The object store failed (full, not writable)."""
 
 
+class LogTaken(ObjectStoreError):
+    """A growing log has another writer by now, or is sealed or removed."""
+
+
 class ObjectStoreRefused(ObjectStoreError):
     """The object store refused the access: wrong credentials, bucket or region."""
 

@@ -59,16 +59,13 @@ class JobField:
     """One field of ``JobDefinition``."""
 
     name: str
+    json_name: str
+    """The name in the API."""
     type: Any
     """The type without ``None``. A field whose default is ``None`` may be ``None``."""
     default: Any
     """The default; ``...`` if there is none."""
     about: About
-
-    @property
-    def json_name(self) -> str:
-        """The name in the API."""
-        return self.about.json_name or self.name
 
     def from_request(self, value: Any, source_type: SourceType) -> Any:
         """Return the value for the definition; ``value`` is that of a request, ``None`` if it is left out.

@@ -1,5 +1,6 @@
 """Adopting an attempt whose worker was killed: the restarted worker or another one continues it."""
 
+import math
 from collections.abc import Iterable
 
 from reactorcide.domain.jobs import Job, OpenAttempt
@@ -16,14 +17,15 @@ def stamp(context: JobContext, jobs: Iterable[Job]) -> None:
 
 
 def unfinished(
-    context: JobContext, worker_id: str, *, lease_s: float
+    context: JobContext, worker_id: str, *, lease_s: float | None
 ) -> tuple[list[OpenAttempt], list[OpenAttempt]]:
     """Return the attempts that a worker may adopt, and those that belong to other workers.
 
     It may adopt its own, because it knows which of them it runs; another worker's only if their heartbeat is
-    old.
+    old; never with ``None``.
     """
-    at_ms, lost_after_ms = now_ms(), _LOST_AFTER_LEASES * lease_s * 1000
+    at_ms = now_ms()
+    lost_after_ms = math.inf if lease_s is None else _LOST_AFTER_LEASES * lease_s * 1000
     ours: list[OpenAttempt] = []
     of_others: list[OpenAttempt] = []
     for attempt in context.store.attempts.unfinished():
@@ -31,6 +33,15 @@ def unfinished(
         is_lost = abs(at_ms - attempt.heartbeat_at_ms) > lost_after_ms
         (ours if attempt.worker_id == worker_id or is_lost else of_others).append(attempt)
     return ours, of_others
+
+
+def ended_elsewhere(
+    context: JobContext, worker_id: str, attempts: Iterable[tuple[str, int]]
+) -> set[tuple[str, int]]:
+    """Return those of some attempts that have ended by now, or belong to another worker."""
+    open_ones = context.store.attempts.unfinished()
+    own = {(item.job.job_id, item.job.attempt) for item in open_ones if item.worker_id == worker_id}
+    return set(attempts) - own
 
 
 def adopt(context: JobContext, attempt: OpenAttempt, worker_id: str) -> bool:

@@ -201,14 +201,20 @@ def trim(context: StoredJobs, *, max_bytes: int) -> None:
     _delete_objects(context, *(cache.cache_id for cache in removed))
 
 
-def remove_orphans(context: StoredJobs) -> None:
-    """Remove objects without a row and rows without an object; call it before any cache is stored."""
+def remove_orphans(context: StoredJobs, *, before_id: str | None = None) -> None:
+    """Remove objects without a row and rows without an object; call it before any cache is stored.
+
+    With ``before_id``, which is of a time when none that is being stored had begun, it may be called at any
+    time.
+    """
     by_object = {cache.object_key: cache for cache in context.store.caches.all()}
     stored = {item.key for item in context.objects.list(PREFIX)}
     for key in stored - by_object.keys():
-        context.objects.delete(key.rpartition("/")[0] + "/")
+        if before_id is None or key.removeprefix(PREFIX) < before_id:
+            context.objects.delete(key.rpartition("/")[0] + "/")
     for key in by_object.keys() - stored:
-        context.store.caches.remove(by_object[key].cache_id)
+        if before_id is None or key.removeprefix(PREFIX) < before_id:
+            context.store.caches.remove(by_object[key].cache_id)
 
 
 def _scope(context: StoredJobs, job: Job) -> tuple[Run, CacheScope] | None:

@@ -34,8 +34,17 @@ class Claims:
     gets for the round.
     """
 
-    def __init__(self, context: JobContext, *, lease_s: float, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        context: JobContext,
+        *,
+        lease_s: float,
+        is_stopping: Callable[[], bool],
+        lost_after_s: float | None = None,
+    ) -> None:
+        """``lost_after_s`` is how long attempts without a lease of their own go on without being heard of."""
         self._context = context
+        self._lost_after_s = lost_after_s
         self._lease_s = lease_s
         self._is_stopping = is_stopping
         self._rests: dict[str, _Rest] = {}
@@ -71,7 +80,9 @@ class Claims:
                 if claimed is None:
                     return
                 task, job_id = claimed
-                job = take(self._context, task, job_id, worker_id, new_lease())
+                job = take(
+                    self._context, task, job_id, worker_id, new_lease(), lost_after_s=self._lost_after_s
+                )
                 if job is not None:
                     yield job, task
         finally:
@@ -178,7 +189,13 @@ class Claims:
 
 
 def take(
-    context: JobContext, task: Task, job_id: str, worker_id: str, lease: AttemptLease | None = None
+    context: JobContext,
+    task: Task,
+    job_id: str,
+    worker_id: str,
+    lease: AttemptLease | None = None,
+    *,
+    lost_after_s: float | None = None,
 ) -> Job | None:
     """Claim the job of a claimed task, and return it if it waited for this task.
 
@@ -196,7 +213,7 @@ def take(
         _complete(context, task, job_id)
         return None
     try:
-        job = lifecycle.claim(context, job_id, task.uuid, worker_id, lease)
+        job = lifecycle.claim(context, job_id, task.uuid, worker_id, lease, lost_after_s=lost_after_s)
     except IllegalTransition:
         # It was cancelled at the same time.
         _complete(context, task, job_id)

@@ -29,13 +29,22 @@ _MAX_ERROR_CHARS = 4000
 
 
 def claim(
-    context: JobContext, job_id: str, task_id: str, worker_id: str, lease: AttemptLease | None = None
+    context: JobContext,
+    job_id: str,
+    task_id: str,
+    worker_id: str,
+    lease: AttemptLease | None = None,
+    *,
+    lost_after_s: float | None = None,
 ) -> Job:
     """Decide that ``worker_id`` runs the next attempt of a waiting job. This is the fence.
 
-    ``lease`` is for a worker on another machine. Raises ``IllegalTransition`` if the job does not wait.
+    ``lease`` is for a worker on another machine, ``lost_after_s`` for that of one of several services.
+    Raises ``IllegalTransition`` if the job does not wait.
     """
-    job = context.store.attempts.create(job_id, task_id, worker_id, now_ms=now_ms(), lease=lease)
+    job = context.store.attempts.create(
+        job_id, task_id, worker_id, now_ms=now_ms(), lease=lease, lost_after_s=lost_after_s
+    )
     changed(context, job)
     return job
 

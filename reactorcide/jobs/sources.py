@@ -119,11 +119,15 @@ def remove_unused(context: StoredJobs, *, before_ms: int) -> list[Source]:
     return removed
 
 
-def remove_orphans(context: StoredJobs) -> None:
-    """Remove files of incomplete uploads; call it before any upload."""
+def remove_orphans(context: StoredJobs, *, before_id: str | None = None) -> None:
+    """Remove files of incomplete uploads; call it before any upload.
+
+    With ``before_id``, which is of a time when no upload that goes on had begun, it may be called any time.
+    """
     in_database = context.store.sources.object_keys()
     for item in list(context.objects.list(_PREFIX)):
-        if item.key not in in_database:
+        is_old = before_id is None or item.key.removeprefix(_PREFIX) < before_id
+        if is_old and item.key not in in_database:
             context.objects.delete(item.key.rpartition("/")[0] + "/")
 
 

@@ -17,6 +17,11 @@ def new_id() -> str:
     return str(uuid.UUID(int=value))
 
 
+def first_id(unix_ms: int) -> str:
+    """Return what is not greater than any id of that time or later, and greater than those before."""
+    return f"{unix_ms >> 16:08x}-{unix_ms & 0xFFFF:04x}"
+
+
 def is_beginning_of_id(text: str) -> bool:
     """Return whether ``text`` is an id, or at least its first 8 characters, which ids of about one minute
     share."""

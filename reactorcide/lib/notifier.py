@@ -1,7 +1,7 @@
 """Hints by key that something has changed, so that waiting threads notice it at once."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -38,9 +38,13 @@ class Notifier(Protocol):
 
 
 class LocalNotifier:
-    """A ``Notifier`` inside one process."""
+    """A ``Notifier`` inside one process, which may also tell others.
 
-    def __init__(self) -> None:
+    ``forward`` gets each key that is announced here, from any thread; it must not wait.
+    """
+
+    def __init__(self, forward: Callable[[str], object] | None = None) -> None:
+        self._forward = forward
         self._lock = threading.Lock()
         self._watchers: dict[str, set[threading.Event]] = {}
         self._closed = False
@@ -66,6 +70,12 @@ class LocalNotifier:
 
     def announce(self, key: str) -> None:
         """See ``Notifier.announce``."""
+        if self._forward is not None:
+            self._forward(key)
+        self.hear(key)
+
+    def hear(self, key: str) -> None:
+        """Set the events of all watchers of ``key`` in this process, and tell nobody else."""
         if key not in self._watchers:
             return
         with self._lock:

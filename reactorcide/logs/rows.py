@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from reactorcide.domain.errors import ObjectNotFound, ObjectStoreError, StoreError
+from reactorcide.domain.errors import LogTaken, ObjectNotFound, ObjectStoreError, StoreError
 from reactorcide.domain.logs import GrowingLog, LogName, parse_log_key, parse_log_prefix
 from reactorcide.lib.ids import new_id
 from reactorcide.objects import ObjectStore, StoredObject
@@ -55,7 +55,7 @@ class RowLogStore:
     precedence over the object under its key. One that is
     reopened keeps its first bytes in the object, and only the new ones are rows.
 
-    Who opens or seals a file takes it from its writer before, whose next write is an ``ObjectStoreError``: so
+    Who opens or seals a file takes it from its writer before, whose next write is a ``LogTaken``: so
     two services never write to one log, even if one of them was taken for dead.
     """
 
@@ -276,8 +276,8 @@ def _damaged(log: LogName, at: int, growing: GrowingLog) -> ObjectStoreError:
     )
 
 
-def _taken(log: LogName) -> ObjectStoreError:
-    return ObjectStoreError(
+def _taken(log: LogName) -> LogTaken:
+    return LogTaken(
         f"the log {log.key} is written by another service now, or was sealed or removed: this one may not "
         "append to it any more"
     )

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import InfrastructureError
+from reactorcide.domain.peers import Alone, Turns
 from reactorcide.duties import Duties, Duty
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S, OUTBOX, Notifier
@@ -21,6 +22,8 @@ from reactorcide.threads import ThreadsByKey, start_thread
 
 log = logging.getLogger("reactorcide.outbox")
 
+_ANNOUNCING = "announce"
+_SENDING = "send"
 _MAX_THREADS = 16
 _TURN_S = 10.0
 """After so long another lane gets the thread."""
@@ -104,8 +107,13 @@ class Sender:
         metrics: Metrics,
         *,
         announce: Callable[[int], bool] = lambda now_ms: False,
+        turns: Turns | None = None,
     ) -> None:
-        """``announce`` writes what else is owed; it is called until it returns ``False``."""
+        """``announce`` writes what else is owed; it is called until it returns ``False``.
+
+        ``turns`` are taken for each lane, if there may be other services.
+        """
+        self._turns = turns or Alone()
         self._announce = announce
         self._store = store
         self._lines = lines
@@ -145,14 +153,30 @@ class Sender:
         self._store.outbox.remove_old(before_ms=now_ms() - _KEEP_MS)
 
     def _start_due(self) -> None:
-        while self._announce(now_ms()) and not self._stopping.is_set():
-            pass
+        if self._turns.take(_ANNOUNCING, ""):
+            try:
+                while self._announce(now_ms()) and not self._stopping.is_set():
+                    pass
+            finally:
+                self._turns.give_back(_ANNOUNCING, "")
         while not (self._stopping.is_set() or self._threads.is_full):
             lane = self._due(has_failed=False) or self._due(has_failed=True)
             if lane is None:
                 return
-            work, is_retry = partial(self._work, lane), lane.failures > 0
+            if not self._turns.take(_SENDING, lane.owner_id):
+                # Another service was faster.
+                continue
+            is_retry = lane.failures > 0
+            # Another service may have had it until a moment ago.
+            current = self._store.outbox.due_lane(
+                now_ms=now_ms(), has_failed=is_retry, owner_id=lane.owner_id
+            )
+            if current is None:
+                self._turns.give_back(_SENDING, lane.owner_id)
+                continue
+            work = partial(self._work, current)
             if not self._threads.start(lane.owner_id, lane.user_id, work, "send", is_retry=is_retry):
+                self._turns.give_back(_SENDING, lane.owner_id)
                 # All others have failed as well.
                 return
 
@@ -162,13 +186,16 @@ class Sender:
             now_ms=now_ms(),
             has_failed=has_failed,
             # These may be due, too.
-            besides=self._threads.keys(),
+            besides=[*self._threads.keys(), *self._turns.others(_SENDING)],
             besides_users=self._threads.full_users(is_retry=has_failed),
         )
 
     def _work(self, lane: Lane) -> None:
         try:
-            self._send_due(lane)
+            try:
+                self._send_due(lane)
+            finally:
+                self._turns.give_back(_SENDING, lane.owner_id)
             return
         except InfrastructureError as exc:
             log.warning("what is owed is sent later: %s", exc)

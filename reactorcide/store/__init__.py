@@ -22,6 +22,7 @@ from reactorcide.store.lists import Lists
 from reactorcide.store.log_pieces import LogPieces
 from reactorcide.store.named_secrets import NamedSecrets
 from reactorcide.store.outbox import Outbox
+from reactorcide.store.peers import Peers
 from reactorcide.store.projects import Projects
 from reactorcide.store.queues import Queues
 from reactorcide.store.request_keys import RequestKeys
@@ -53,6 +54,7 @@ class Records:
         self.projects = Projects(db, sealed)
         self.schedules = Schedules(db)
         self.outbox = Outbox(db, sealed)
+        self.peers = Peers(db)
         self.webhooks = Webhooks(db, sealed)
         self.groups = Groups(db)
         self.room = Room(db)

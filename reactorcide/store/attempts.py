@@ -45,6 +45,10 @@ _UNFINISHED = f"""
     SELECT {OPEN_COLUMNS}
     FROM attempt {indexed_by("attempt_open")} WHERE completed_at_ms IS NULL AND lease_token IS NULL
     """  # noqa: S608  # our own text
+_FIND_OPEN = (
+    f"SELECT {OPEN_COLUMNS} FROM attempt "  # noqa: S608  # as above
+    "WHERE job_id = ? AND attempt = ? AND worker_id = ? AND completed_at_ms IS NULL"
+)
 _JOB_AT = f"SELECT {COLUMN_LIST} FROM job WHERE job_id = ? AND attempt = ?"  # noqa: S608  # as above
 
 
@@ -57,11 +61,19 @@ class Attempts:
         self._sealed = sealed
 
     def create(
-        self, job_id: str, task_id: str, worker_id: str, *, now_ms: int, lease: AttemptLease | None = None
+        self,
+        job_id: str,
+        task_id: str,
+        worker_id: str,
+        *,
+        now_ms: int,
+        lease: AttemptLease | None = None,
+        lost_after_s: float | None = None,
     ) -> Job:
         """Make a waiting job ``running`` with a new attempt: the fence that decides which worker runs it.
 
-        ``lease`` is for a worker on another machine. Raises ``IllegalTransition`` if the job does not wait.
+        ``lease`` is for a worker on another machine, ``lost_after_s`` for that of one of several services.
+        Raises ``IllegalTransition`` if the job does not wait.
         """
         changes = {
             "worker_id": worker_id,
@@ -79,7 +91,7 @@ class Attempts:
                 db.execute_sql(
                     "UPDATE job SET logs_object_key = ? WHERE job_id = ?", (row["logs_object_key"], job_id)
                 )
-                leased = (None, None) if lease is None else (lease.token, lease.lost_after_s)
+                leased = (None, lost_after_s) if lease is None else (lease.token, lease.lost_after_s)
                 db.execute_sql(_INSERT, (job_id, attempt, worker_id, now_ms, now_ms, 0, False, *leased))
             return row
 
@@ -195,6 +207,12 @@ class Attempts:
         with self._db.read() as db:
             attempts = db.execute_sql(_UNFINISHED).fetchall()
             return [OpenAttempt(job, *rest) for job, rest in with_jobs(db, self._sealed, attempts)]
+
+    def find_open(self, job_id: str, attempt: int, worker_id: str) -> OpenAttempt | None:
+        """Return an attempt of a worker; ``None`` if it has ended, or is another's."""
+        with self._db.read() as db:
+            rows = db.execute_sql(_FIND_OPEN, (job_id, attempt, worker_id)).fetchall()
+            return next((OpenAttempt(job, *rest) for job, rest in with_jobs(db, self._sealed, rows)), None)
 
     def of_job(self, job_id: str) -> list[AttemptRecord]:
         """Return every attempt of a job, oldest first."""

@@ -1,6 +1,7 @@
 """This installation: its id, and the key that encrypts the secrets in its database."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from reactorcide import crashpoints
@@ -65,26 +66,31 @@ class Instance:
         """Record where the objects are."""
         self._database.write(InstanceRow.update(objects_url=url).execute)
 
-    def open_vault(self) -> None:
+    def open_vault(self, has_others: Callable[[], bool] = lambda: False) -> None:
         """Read the key that encrypts secrets; the first call creates it. Safe to repeat.
 
         It then also encrypts secrets that an earlier version stored in plain text. Call it before any job is
         added or read, on a database with an instance id. Raises ``ConfigurationError`` if the key is missing
-        or is another one, although something is encrypted.
+        or is another one, although something is encrypted, or another service works on this database.
         """
         with self._database.read() as db:
             key_sha256 = db.execute_sql("SELECT secret_key_sha256 FROM instance").fetchone()[0]
         self._end_rekey(key_sha256)
         if not self._vault.load():
-            self._check_unused(key_sha256, "is missing")
+            self._check_unused(key_sha256, "is missing", has_others)
             self._vault.create()
         fingerprint = self._vault.fingerprint
         if key_sha256 == fingerprint:
             return
-        self._check_unused(key_sha256, "is another one")
+        self._check_unused(key_sha256, "is another one", has_others)
         if key_sha256 is None:
             self._encrypt_plain()
-        self._database.write(InstanceRow.update(secret_key_sha256=fingerprint).execute)
+        before = InstanceRow.secret_key_sha256
+        is_unchanged = before.is_null() if key_sha256 is None else before == key_sha256
+        update = InstanceRow.update(secret_key_sha256=fingerprint).where(is_unchanged)
+        if not self._database.write(update.execute):
+            # Another service has started for the first time, too, and stored its key.
+            raise self._wrong_key("is another one")
 
     def rekey(self, entry: AuditEntry) -> int:
         """Encrypt all secrets with a new key, and return the number of values.
@@ -116,17 +122,27 @@ class Instance:
         else:
             following.path.unlink(missing_ok=True)
 
-    def _check_unused(self, key_sha256: bytes | None, trouble: str) -> None:
+    def _check_unused(self, key_sha256: bytes | None, trouble: str, has_others: Callable[[], bool]) -> None:
         """Raise ``ConfigurationError`` if anything is encrypted with the key of ``key_sha256``."""
         if key_sha256 is None:
             return
+        if has_others():
+            raise self._wrong_key(trouble)
         with self._database.read() as db:
             used = db.execute_sql(f"SELECT {_IS_USED}").fetchone()[0]
         if used:
             raise ConfigurationError(
                 f"the key {self._vault.path} {trouble}, and the database beside it has secrets of jobs "
-                "encrypted with it; put it back from a backup, or choose another directory with --data-dir"
+                "encrypted with it; put it back from a backup, copy it from the data directory of another "
+                "service on this database, or choose another directory with --data-dir"
             )
+
+    def _wrong_key(self, trouble: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"the key {self._vault.path} {trouble}, and another service works on this database: all of them "
+            "need the same; copy the file secret-key from the data directory of that service into this one, "
+            "readable by the service's user alone"
+        )
 
     def _encrypt_plain(self) -> None:
         """Encrypt the secrets of jobs that are in plain text, and leave no copy of them in the file."""

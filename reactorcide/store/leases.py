@@ -1,7 +1,6 @@
 """Attempts that are leased to workers on other machines."""
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 from reactorcide.domain.jobs import JobStatus, OpenAttempt
 from reactorcide.domain.workers import AttemptLease, LeasedAttempt
@@ -23,25 +22,16 @@ _OF_OPEN = (
 )
 _OPEN = f"SELECT {_COLUMNS} {_OF_OPEN}"
 _HEARTBEATS = (
-    "SELECT job_id, attempt, heartbeat_at_ms, lost_after_s, "
-    f"handing_over_at_ms IS NULL AND heartbeat_at_ms = claimed_at_ms {_OF_OPEN}"
+    "SELECT job_id, attempt, worker_id, heartbeat_at_ms, lost_after_s "  # noqa: S608  # our own text
+    f"FROM attempt {indexed_by('attempt_open')} "
+    "WHERE completed_at_ms IS NULL AND lost_after_s IS NOT NULL"
 )
 _RUNNING = f"SELECT worker_id, job_id {_OF_OPEN}"
+_CANCELLED_RUNNING = f"SELECT job_id {_OF_OPEN} AND job_id IN (SELECT job_id FROM job WHERE status = ?)"  # noqa: S608  # as above
 _REPORT_END = (
     "UPDATE attempt SET end_sha256 = ? WHERE job_id = ? AND attempt = ? AND lease_token = ? "
     "AND ((completed_at_ms IS NULL AND end_sha256 IS NULL) OR end_sha256 = ?) RETURNING attempt"
 )
-
-
-class Heartbeat(NamedTuple):
-    """When an attempt's worker was heard of last."""
-
-    job_id: str
-    attempt: int
-    at_ms: int
-    lost_after_s: float
-    is_untouched: bool
-    """Whether its worker has not done anything with it yet, not even renewed its lease."""
 
 
 class Leases:
@@ -68,14 +58,13 @@ class Leases:
             return self._leased(_OPEN, ())
         return self._leased(f"{_OPEN} AND worker_id = ?", (worker_id,))
 
-    def heartbeats(self) -> list[Heartbeat]:
-        """Return the last heartbeat of each attempt that has not ended."""
+    def heartbeats(self) -> list[tuple[str, int, str, int, float]]:
+        """Return job, attempt, worker, last heartbeat and ``lost_after_s`` of each open attempt.
+
+        These are of workers on other machines, and of services that share the database.
+        """
         with self._db.read() as db:
-            rows = db.execute_sql(_HEARTBEATS).fetchall()
-        return [
-            Heartbeat(job_id, attempt, at_ms, lost_after_s, is_untouched=bool(is_untouched))
-            for job_id, attempt, at_ms, lost_after_s, is_untouched in rows
-        ]
+            return [tuple(row) for row in db.execute_sql(_HEARTBEATS).fetchall()]
 
     def running(self) -> list[tuple[str, str]]:
         """Return the worker and the job of each attempt that has not ended."""
@@ -92,6 +81,12 @@ class Leases:
         with self._db.read() as db:
             rows = db.execute_sql(sql, (*job_ids, JobStatus.CANCELLED)).fetchall()
         return {str(job_id) for (job_id,) in rows}
+
+    def cancelled_running(self) -> list[str]:
+        """Return the cancelled jobs whose attempts have not ended."""
+        with self._db.read() as db:
+            rows = db.execute_sql(_CANCELLED_RUNNING, (JobStatus.CANCELLED,)).fetchall()
+        return [str(job_id) for (job_id,) in rows]
 
     def report_end(self, job_id: str, attempt: int, token: str, end_sha256: bytes) -> bool:
         """Record which end a worker has reported; ``False`` if the attempt has had another one."""

@@ -188,20 +188,27 @@ class Outbox:
     # --- lanes ---------------------------------------------------------------------------------
 
     def due_lane(
-        self, *, now_ms: int, has_failed: bool, besides: Sequence[str], besides_users: Sequence[str]
+        self,
+        *,
+        now_ms: int,
+        has_failed: bool,
+        besides: Sequence[str] = (),
+        besides_users: Sequence[str] = (),
+        owner_id: str | None = None,
     ) -> Lane | None:
         """Return the lane that has waited longest, except those of the given owners and users.
 
-        ``has_failed`` selects the lanes whose last attempt failed, or the others.
+        ``has_failed`` selects the lanes whose last attempt failed, or the others; ``owner_id`` the one lane.
         """
+        only, of_owner = ("", ()) if owner_id is None else ("AND owner_id = ? ", (owner_id,))
         sql = (
             f"SELECT kind, owner_id, failures, problem, resumed, {_CREATOR} AS user_id "  # noqa: S608  # our own text
             f"FROM outbox_lane WHERE {IS_DUE} AND failures {'>' if has_failed else '='} 0 "
             f"AND owner_id NOT IN ({marks(besides)}) AND user_id NOT IN ({marks(besides_users)}) "
-            "ORDER BY next_at_ms LIMIT 1"
+            f"{only}ORDER BY next_at_ms LIMIT 1"
         )
         with self._db.read() as db:
-            row = db.execute_sql(sql, (*due(now_ms), *besides, *besides_users)).fetchone()
+            row = db.execute_sql(sql, (*due(now_ms), *besides, *besides_users, *of_owner)).fetchone()
         return None if row is None else Lane(*row)
 
     def pause(self, lane: Lane, *, until_ms: int) -> None:

@@ -23,6 +23,10 @@ from reactorcide.store.sessions import Lost, Session, Sessions
 _WRITER = 0x5265_6163_746F_7263
 """Key of the advisory lock that each transaction holds: one at a time writes, over all services."""
 _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({_WRITER}); SELECT pg_current_xact_id()"
+# Others that migrate are waited for.
+_BEGIN_MIGRATION = _BEGIN.replace(
+    "BEGIN; ", "BEGIN; SET LOCAL lock_timeout = '15min'; SET LOCAL statement_timeout = '15min'; "
+)
 _BEGIN_APART = "BEGIN; SELECT pg_current_xact_id()"
 _BEGIN_UNSYNCED = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()"
 _TRY = f"SELECT pg_try_advisory_xact_lock({_WRITER})"
@@ -167,7 +171,7 @@ class PostgreSQLDatabase(JobDatabase):
         try:
             with self._sessions.use() as session:
                 self._check_server(session)
-            with self._begin():
+            with self._begin(_BEGIN_MIGRATION):
                 self._peewee.execute_sql("SET LOCAL statement_timeout = 0")
                 return self._migrate()
         except (PeeweeException, StoreError) as exc:

@@ -5,7 +5,7 @@ import logging
 import re
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 from flask import Flask, Request, Response, g, request
 from flask.json.provider import DefaultJSONProvider
@@ -128,35 +128,40 @@ def install(app: Flask, metrics: Metrics) -> None:
 
 
 def _begin() -> None:
-    g.began_at = perf_counter()
     sent = request.headers.get("X-Request-ID", "")
-    g.request_id = sent if _SANE_ID.fullmatch(sent) else new_id()
-    request_id.set(g.request_id)
+    own_id = sent if _SANE_ID.fullmatch(sent) else new_id()
+    g.began_at = perf_counter()
+    g.request_id = own_id
+    request_id.set(own_id)
     hide.set(str)
 
 
 def _end(metrics: Metrics, response: Response) -> Response:
-    if response.status_code == 100:
+    status = response.status_code
+    if status == 100:
         # Permission to send the body: the answer follows after it.
         return response
-    response.headers["X-Request-ID"] = g.request_id
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    method = request.method
-    seconds = perf_counter() - g.began_at
-    route = request.url_rule.rule if request.url_rule is not None else "none"
-    metrics.observe_request(method, route, response.status_code, seconds)
+    # Looked up once: each use of the proxies takes as long as a statement of its own.
+    current: Request = cast(Any, request)._get_current_object()
+    about: Any = cast(Any, g)._get_current_object()
+    response.headers["X-Request-ID"] = about.request_id
+    names = {name.lower() for name, _ in response.headers}
+    response.headers.extend([item for item in HEADERS.items() if item[0].lower() not in names])
+    method, path = current.method, current.path
+    seconds = perf_counter() - about.began_at
+    route = current.url_rule.rule if current.url_rule is not None else "none"
+    metrics.observe_request(method, route, status, seconds)
     fields = {
-        "request_id": g.request_id,
+        "request_id": about.request_id,
         "method": method,
-        "path": request.path,
-        "status": response.status_code,
+        "path": path,
+        "status": status,
         "duration_ms": round(seconds * 1000, 1),
         "address": client_address(),
     }
-    if "user" in g:
-        fields["user_id"] = g.user.user_id
-    if request.view_args and "job_id" in request.view_args:
-        fields["job_id"] = request.view_args["job_id"]
-    log.info("%s %s %s in %.1f ms", method, request.path, response.status_code, seconds * 1000, extra=fields)
+    if "user" in about:
+        fields["user_id"] = about.user.user_id
+    if current.view_args and "job_id" in current.view_args:
+        fields["job_id"] = current.view_args["job_id"]
+    log.info("%s %s %s in %.1f ms", method, path, status, seconds * 1000, extra=fields)
     return response

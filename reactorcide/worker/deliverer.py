@@ -7,6 +7,7 @@ from time import monotonic
 
 from reactorcide.deliveries.work import work_on
 from reactorcide.domain.deliveries import ARRIVED, Delivery
+from reactorcide.domain.peers import Alone, Turns
 from reactorcide.duties import Duties, Duty
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S
@@ -17,6 +18,7 @@ log = logging.getLogger("reactorcide.deliveries")
 
 _MAX_AT_ONCE = 8
 """Deliveries whose commits are fetched at once."""
+_TURN = "delivery"
 _PAUSE_S = 1.0
 """After a failure that could not even be written."""
 
@@ -28,8 +30,10 @@ class Deliverer:
     once; ``stop`` is idempotent. All is recorded in the database, so that a restart loses nothing.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, turns: Turns | None = None) -> None:
+        """``turns`` are taken for each project, if there may be other services."""
         self._context = context
+        self._turns = turns or Alone()
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._threads = ThreadsByKey(_MAX_AT_ONCE, lambda: self._wake.set())
@@ -65,10 +69,14 @@ class Deliverer:
             delivery = self._due(is_retry=False) or self._due(is_retry=True)
             if delivery is None:
                 return
+            if not self._turns.take(_TURN, delivery.project_id):
+                # Another service was faster.
+                continue
             work = partial(self._work_on, delivery)
             user_id = self._context.jobs.store.projects.creator(delivery.project_id)
             is_retry = delivery.tried_at_ms is not None
             if not self._threads.start(delivery.project_id, user_id, work, "delivery", is_retry=is_retry):
+                self._turns.give_back(_TURN, delivery.project_id)
                 # All others are retries as well.
                 return
 
@@ -77,13 +85,16 @@ class Deliverer:
         return self._context.jobs.store.deliveries.due(
             now_ms=now_ms(),
             is_retry=is_retry,
-            besides=self._threads.keys(),
+            besides=[*self._threads.keys(), *self._turns.others(_TURN)],
             besides_users=self._threads.full_users(is_retry=is_retry),
         )
 
     def _work_on(self, delivery: Delivery) -> None:
         try:
-            work_on(self._context, delivery)
+            try:
+                work_on(self._context, delivery)
+            finally:
+                self._turns.give_back(_TURN, delivery.project_id)
         except Exception:
             log.exception("a delivery failed unexpectedly", extra={"delivery_id": delivery.delivery_id})
             self._stopping.wait(_PAUSE_S)

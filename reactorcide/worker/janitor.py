@@ -17,7 +17,7 @@ log = logging.getLogger("reactorcide.janitor")
 
 _PURGE_EVERY_S = 5.0
 _ROUND_EVERY_S = 300.0
-_MAX_PUT_S = 86400.0
+MAX_PUT_MS = 86_400_000
 """Longer than storing any object takes."""
 
 
@@ -53,7 +53,7 @@ class Janitor:
                 Duty(
                     "remove incomplete objects",
                     _ROUND_EVERY_S,
-                    lambda: context.objects.remove_leftovers(_MAX_PUT_S),
+                    lambda: context.objects.remove_leftovers(MAX_PUT_MS / 1000),
                     _ROUND_EVERY_S,
                 ),
                 Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache
+from reactorcide.domain.errors import StoreError
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix, service_log_key
 from reactorcide.domain.reports import JobReport
@@ -33,6 +34,7 @@ from reactorcide.jobs import (
 from reactorcide.jobs.claims import Claims
 from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.upkeep import QueueUpkeep, for_each
+from reactorcide.lib.clock import boottime
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runs.upkeep import RunUpkeep
@@ -46,29 +48,62 @@ _LOOK_FOR_LOST_EVERY_S = 5.0
 _RETRY_S = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the worker of one of several services on a database knows of them."""
+
+    service_id: Callable[[], str]
+    """What tells this service from the others."""
+    has_others: Callable[[], bool]
+    """Whether there are others just now."""
+    lost_after_s: float
+    """How long this service's attempts go on without the database, before the others repeat them."""
+
+    @property
+    def worker_id(self) -> str:
+        """The id of the worker of this service, the same after a restart."""
+        return f"embedded-{self.service_id()}"
+
+
 class LocalPort:
     """See ``WorkerPort``; everything is done at once, by the use cases."""
 
-    def __init__(self, context: JobContext, *, lease_s: float, worker_id: str | None = None) -> None:
-        """``worker_id`` is by default that of the installation's own worker."""
+    def __init__(
+        self,
+        context: JobContext,
+        *,
+        lease_s: float,
+        worker_id: str | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        """``worker_id`` is by default that of the installation's own worker, or of this one of several."""
         self._context = context
         self._lease_s = lease_s
         self._worker_id = worker_id
-        self._cancelled: Callable[[str], None] = lambda job_id: None
+        self._shared = shared
+        self._cancelled: Cancelled = _ignored
         self._closed = False
-        self._claims = Claims(context, lease_s=lease_s, is_stopping=lambda: self._closed)
+        self._claims = Claims(
+            context,
+            lease_s=lease_s,
+            is_stopping=lambda: self._closed,
+            lost_after_s=None if shared is None else shared.lost_after_s,
+        )
         self._leases: dict[tuple[str, int], _Lease] = {}
 
     @property
     def worker_id(self) -> str:
         """See ``WorkerPort.worker_id``."""
         # Not of the host's name: a container has another one after each start.
-        return self._worker_id or f"embedded-{self.instance_id[-8:]}"
+        if self._shared is not None:
+            return self._shared.worker_id
+        return self._worker_id or f"embedded-{self._context.instance_id[-8:]}"
 
     @property
     def instance_id(self) -> str:
-        """See ``WorkerPort.instance_id``."""
-        return self._context.instance_id
+        """See ``WorkerPort.instance_id``; containers of other services on one engine have another."""
+        instance_id = self._context.instance_id
+        return instance_id if self._shared is None else f"{instance_id}.{self.worker_id}"
 
     @property
     def lease_s(self) -> float:
@@ -86,21 +121,18 @@ class LocalPort:
 
     # --- which attempts are this worker's ------------------------------------------------------
 
-    def claim_no_more(self) -> None:
-        """See ``WorkerPort.claim_no_more``: jobs are claimed only when ``claim`` is called."""
-
     def claim(self, queues: Sequence[str], check_ready: Callable[[], None]) -> Generator[Job, None, None]:
         """See ``WorkerPort.claim``."""
         with closing(self._claims.round(self.worker_id, queues, check_ready)) as claimed:
             for job, task in claimed:
-                self._leases[job.job_id, job.attempt] = _Lease(self._context, task)
+                self._leases[job.job_id, job.attempt] = _Lease(self._context, task, self._now())
                 yield job
 
     def renew(self, held: Collection[Held]) -> None:
         """See ``WorkerPort.renew``."""
         if not held:
             return
-        adopt.stamp(self._context, [item.job for item in held])
+        self._stamp(held)
         for item in held:
             if self.is_cancelled(item.job):
                 self._cancelled(item.job.job_id)
@@ -112,7 +144,9 @@ class LocalPort:
 
     def unfinished(self) -> Unfinished:
         """See ``WorkerPort.unfinished``."""
-        ours, others = adopt.unfinished(self._context, self.worker_id, lease_s=self._lease_s)
+        # Those of lost services are ended, and not adopted: their containers are elsewhere.
+        lease_s = self._lease_s if self._shared is None else None
+        ours, others = adopt.unfinished(self._context, self.worker_id, lease_s=lease_s)
         named = frozenset(item.container_id for item in (*ours, *others) if item.container_id is not None)
         return Unfinished(ours, frozenset((item.job.job_id, item.job.attempt) for item in others), named)
 
@@ -122,11 +156,42 @@ class LocalPort:
             return False
         # Its task is not asked for: a queue that is away keeps nobody from looking after what runs.
         task = tasks.claimed_by(attempt.job)
-        self._leases[attempt.job.job_id, attempt.job.attempt] = _Lease(self._context, task)
+        self._leases[attempt.job.job_id, attempt.job.attempt] = _Lease(self._context, task, self._now())
         return True
 
     def adopted(self) -> None:
         """See ``WorkerPort.adopted``."""
+
+    def _stamp(self, held: Collection[Held]) -> None:
+        """Write the heartbeat of attempts, and have those end that other services may have given up."""
+        sent_at = self._now()
+        try:
+            adopt.stamp(self._context, [item.job for item in held])
+            keys = [(item.job.job_id, item.job.attempt) for item in held]
+            stale = adopt.ended_elsewhere(self._context, self.worker_id, keys) if self._shared else set()
+        except StoreError:
+            if self._shared is not None and self._shared.has_others():
+                self._end_overdue(held, self._shared.lost_after_s)
+            raise
+        for key in keys:
+            # Without one it has ended here.
+            lease = self._leases.get(key)
+            if lease is None:
+                continue
+            lease.renewed_at = sent_at
+            if key in stale:
+                self._cancelled(key[0], "another service has given up this attempt")
+
+    def _now(self) -> float:
+        """Return when the database was reached, where that counts."""
+        return 0.0 if self._shared is None else boottime()
+
+    def _end_overdue(self, held: Collection[Held], lost_after_s: float) -> None:
+        for item in held:
+            lease = self._leases.get((item.job.job_id, item.job.attempt))
+            if lease is not None and self._now() - lease.renewed_at > lost_after_s:
+                why = f"the database was not reached for more than {lost_after_s:g} s (--lost-after)"
+                self._cancelled(item.job.job_id, why)
 
     def _renew_one(self, held: Held) -> None:
         lease = self._leases.get((held.job.job_id, held.job.attempt))
@@ -272,6 +337,10 @@ class LocalPort:
         delete.attempt_ended(self._context, job)
 
 
+def _ignored(job_id: str, why: str = "", /) -> None:
+    """Nobody listens yet."""
+
+
 def queue_duties(upkeep: QueueUpkeep) -> list[Duty]:
     """Return the duties of whoever keeps the queue and the jobs in step."""
     close_every_s = min(_CLOSE_EVERY_S, upkeep.lease_s / 3)
@@ -299,9 +368,10 @@ class _Lease:
     ``task`` is ``None`` if the job's row names none; then there is nothing to renew.
     """
 
-    def __init__(self, context: JobContext, task: Task | None) -> None:
+    def __init__(self, context: JobContext, task: Task | None, renewed_at: float) -> None:
         self._context = context
         self._task = task
+        self.renewed_at = renewed_at
         # A renewal that comes late would bring a closed task back.
         self._lock = threading.Lock()
 

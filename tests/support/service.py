@@ -112,7 +112,9 @@ class Service:
             raise
         for client in self._clients:
             client.base_url = match[1]
-        self.admin.token = (self.data_dir / "admin-token").read_text().strip()
+        # Another service on the same database has created the admin, and the test knows the token.
+        if (self.data_dir / "admin-token").exists():
+            self.admin.token = (self.data_dir / "admin-token").read_text().strip()
         return self
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, whole_group: bool = False) -> None:
@@ -170,6 +172,11 @@ class Service:
     def port(self) -> int:
         """Where it listens."""
         return int(self.base_url.rpartition(":")[2])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._process is not None
 
     @property
     def process_id(self) -> int:
@@ -244,9 +251,15 @@ class Service:
         )
 
     def _labelled(self, engine: docker.APIClient) -> list[dict[str, Any]]:
-        labels = [f"reactorcide.instance={self._instance_id()}"]
+        labels = [f"reactorcide.instance={self._label()}"]
         containers: list[dict[str, Any]] = engine.containers(all=True, filters={"label": labels})
         return containers
+
+    def _label(self) -> str:
+        """Return what its containers are labelled with: one of several services has its own."""
+        own = self.data_dir / "service-id"
+        instance_id = self._instance_id()
+        return f"{instance_id}.embedded-{own.read_text().strip()}" if own.exists() else instance_id
 
     def _instance_id(self) -> str:
         if "REACTORCIDE_DATABASE" in self.environment:

@@ -4,14 +4,22 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from reactorcide.corndogs.task import Task
-from reactorcide.domain.errors import AttemptStale, CorndogsError, IllegalTransition, InvalidInput, TooLarge
-from reactorcide.domain.jobs import Job, JobStatus, Outcome, artifacts_prefix
+from reactorcide.domain.errors import (
+    AttemptStale,
+    CorndogsError,
+    IllegalTransition,
+    InvalidInput,
+    LogConflict,
+    LogTaken,
+    TooLarge,
+)
+from reactorcide.domain.jobs import JobStatus, Outcome, artifacts_prefix
 from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.workers import LeasedAttempt, RemoteWorker
 from reactorcide.jobs import JobContext, adopt, delete, ending, lifecycle, tasks
@@ -24,11 +32,11 @@ log = logging.getLogger("reactorcide.jobs")
 
 COUNTERS = ("retries_used", "preparation_failures", "killed_preparations")
 
+T = TypeVar("T")
+
 Key = tuple[str, int]
 
 _MAX_STORED = 4
-_MAX_PREPARATIONS = 2
-_MAX_NOT_TAKEN = 20
 
 
 class LeasedAttempts:
@@ -118,10 +126,7 @@ class LeasedAttempts:
         with self._lock:
             total_bytes = self._artifact_bytes.get(leased.key, 0) + size_bytes
             if total_bytes > _MAX_STORED * max_bytes:
-                raise TooLarge(
-                    f"together they are larger than {format_size(max_bytes)} (--max-artifact-bytes), many "
-                    "times over"
-                )
+                raise TooLarge(f"the artifacts are larger than {format_size(max_bytes)}, many times over")
             self._artifact_bytes[leased.key] = total_bytes
 
     def put_log(
@@ -139,8 +144,8 @@ class LeasedAttempts:
         not continue what is stored, ``TooLarge`` above the limit of a log.
         """
         with self._alone(leased.key) as opened:
-            return opened.writer(self._context, leased, self._max_log_bytes).put(
-                ends, text, index, replaces=replaces
+            return self._on_log(
+                opened, leased, lambda writer: writer.put(ends, text, index, replaces=replaces)
             )
 
     def finish(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
@@ -182,42 +187,44 @@ class LeasedAttempts:
                 counters=counters,
             )
 
-    def lose(self, leased: LeasedAttempt, reason: str, *, was_taken: bool = True) -> None:
-        """End an attempt whose worker is gone: after the handover only the job's retries repeat it.
-
-        One that was not ``was_taken`` is left alone if its handover has begun meanwhile.
-        """
-        with self._alone(leased.key) as opened:
-            found = self._context.store.leases.find(*leased.key, leased.attempt.worker_id, leased.lease.token)
-            if found is None:
+    def lose(self, key: Key, worker_id: str, reason: str, *, max_preparations: int) -> None:
+        """End an attempt whose worker is gone: after the handover only the job's retries repeat it."""
+        with self._alone(key) as opened:
+            attempt = self._context.store.attempts.find_open(*key, worker_id)
+            if attempt is None:
                 # It has ended meanwhile.
                 return
-            leased, job = found, found.job
-            has_begun = leased.attempt.handing_over_at_ms is not None
-            if has_begun and not was_taken:
-                return
-            counter = _counter(job, has_begun=has_begun, was_taken=was_taken)
-
-            def still_so(tx: Records) -> None:
-                now = tx.leases.find(*leased.key, leased.attempt.worker_id, leased.lease.token)
-                if now is None or now.attempt.handing_over_at_ms != leased.attempt.handing_over_at_ms:
-                    raise AttemptStale(f"attempt {job.attempt} of job {job.job_id} goes on")
-
+            job = attempt.job
             opened.close()
-            self._forget(leased.key)
-            try:
-                if counter is None:
-                    outcome = Outcome(exit_code=None, error=reason)
-                    ending.finish(self._context, job, outcome, first=still_so)
-                else:
-                    lifecycle.try_again(
-                        self._context, job, reason, delay_s=0, counters=counter, first=still_so
-                    )
-            except AttemptStale as exc:
-                log.info("%s", exc, extra={"job_id": job.job_id})
-                return
-            self._artifact_bytes.pop(leased.key, None)
+            self._forget(key)
+            self._artifact_bytes.pop(key, None)
+            has_begun = attempt.handing_over_at_ms is not None
+            if (
+                job.status is JobStatus.RUNNING
+                and not has_begun
+                and job.preparation_failures < max_preparations
+            ):
+                failures = job.preparation_failures + 1
+                lifecycle.try_again(
+                    self._context, job, reason, delay_s=0, counters={"preparation_failures": failures}
+                )
+            elif job.status is JobStatus.RUNNING and has_begun and job.retries_used < job.definition.retries:
+                used = job.retries_used + 1
+                lifecycle.try_again(self._context, job, reason, delay_s=0, counters={"retries_used": used})
+            else:
+                ending.finish(self._context, job, Outcome(exit_code=None, error=reason))
             delete.attempt_ended(self._context, job)
+
+    def keep_open(self, keys: Collection[Key]) -> None:
+        """Forget the attempts besides these, which have ended at another service."""
+        with self._lock:
+            ended = [key for key in (*self._open, *self._artifact_bytes) if key not in keys]
+        for key in set(ended):
+            if self._context.store.attempts.log_is_closed(*key):
+                with self._alone(key) as opened:
+                    opened.close()
+                    self._forget(key)
+                    self._artifact_bytes.pop(key, None)
 
     def close(self) -> None:
         """Close all logs; safe to repeat."""
@@ -231,13 +238,24 @@ class LeasedAttempts:
     def _ended(self, leased: LeasedAttempt, body: Mapping[str, Any]) -> Iterator[None]:
         """End an attempt in the body of the ``with``: its log is closed before, its task afterwards."""
         with self._alone(leased.key) as opened:
-            writer = opened.writer(self._context, leased, self._max_log_bytes)
-            writer.check(LogEnds(body["log_bytes"], body["index_bytes"]))
+            ends = LogEnds(body["log_bytes"], body["index_bytes"])
+            self._on_log(opened, leased, lambda writer: writer.check(ends))
             opened.close()
             self._forget(leased.key)
             self._artifact_bytes.pop(leased.key, None)
             yield
             delete.attempt_ended(self._context, leased.job)
+
+    def _on_log(self, opened: "_Open", leased: LeasedAttempt, work: Callable[[PieceWriter], T]) -> T:
+        """Return what ``work`` does with the log, opened anew if another service has written to it."""
+        is_fresh = opened.is_idle
+        try:
+            return work(opened.writer(self._context, leased, self._max_log_bytes))
+        except (LogTaken, LogConflict):
+            if is_fresh:
+                raise
+        opened.close()
+        return work(opened.writer(self._context, leased, self._max_log_bytes))
 
     def _report(self, tx: Records, leased: LeasedAttempt, body: Mapping[str, Any]) -> None:
         if not tx.leases.report_end(*leased.key, leased.lease.token, _digest(body)):
@@ -290,17 +308,6 @@ class _Open:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
-
-
-def _counter(job: Job, *, has_begun: bool, was_taken: bool) -> dict[str, int] | None:
-    """Return the counter of the job that grows with another attempt; ``None`` if there must not be one."""
-    name, most = "preparation_failures", _MAX_PREPARATIONS
-    if has_begun:
-        name, most = "retries_used", job.definition.retries
-    elif not was_taken:
-        name, most = "killed_preparations", _MAX_NOT_TAKEN
-    used: int = getattr(job, name)
-    return {name: used + 1} if job.status is JobStatus.RUNNING and used < most else None
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:

@@ -76,9 +76,6 @@ class Dispatcher:
         self._waiters: dict[str, Waiter] = {}
         """By the id of the worker, the one that waits longest first."""
         self._claims = Claims(context, lease_s=lease_s, is_stopping=lambda: self._stopping)
-        self._next_expiry = 0.0
-        self._claiming = threading.Lock()
-        """Held while a job is claimed for a call, which then has not been withdrawn."""
         self._thread: threading.Thread | None = None
         context.hints.subscribe(self._hint, self._job_cancelled)
 
@@ -114,7 +111,6 @@ class Dispatcher:
             warm_containers=ask.warm_containers,
             now_ms=now_ms(),
         )
-        self._withdraw(worker.worker_id)
         leases = self._context.store.leases
         unconfirmed = [item for item in leases.unfinished(worker.worker_id) if item.key not in set(ask.held)]
         if unconfirmed:
@@ -137,14 +133,6 @@ class Dispatcher:
         elif waiter.ask.free:
             self._wake.set()
 
-    def _withdraw(self, worker_id: str) -> None:
-        """End an earlier call of a worker; what is claimed for it just now is in the database afterwards."""
-        with self._lock:
-            before = self._waiters.pop(worker_id, None)
-        if before is not None:
-            with self._claiming:
-                self._answer(before, Next())
-
     def drop(self, waiter: Waiter) -> None:
         """Forget a call whose client has gone; safe to repeat."""
         with self._lock:
@@ -158,6 +146,7 @@ class Dispatcher:
             self._wake.clear()
             try:
                 self._expire()
+                self._tell_cancelled()
                 self._assign()
             except InfrastructureError as exc:
                 log.warning("no jobs are claimed for workers on other machines: %s", exc)
@@ -167,16 +156,21 @@ class Dispatcher:
 
     def _expire(self) -> None:
         now = monotonic()
-        if now < self._next_expiry:
-            # Each call that begins wakes this thread, and there may be a thousand of them.
-            return
-        self._next_expiry = now + _LOOK_EVERY_S
         with self._lock:
             due = [waiter for waiter in self._waiters.values() if waiter.deadline <= now]
             for waiter in due:
                 del self._waiters[waiter.worker_id]
         for waiter in due:
             self._answer(waiter, Next())
+
+    def _tell_cancelled(self) -> None:
+        """Answer the calls of workers that hold cancelled attempts, also where no hint has come."""
+        with self._lock:
+            is_holding = any(waiter.ask.held for waiter in self._waiters.values())
+        if not is_holding:
+            return
+        for job_id in self._context.store.leases.cancelled_running():
+            self._job_cancelled(job_id)
 
     def _assign(self) -> None:
         """Claim a job for each waiting worker with a free place, until none of their queues has one."""
@@ -200,31 +194,20 @@ class Dispatcher:
             self._claim_for(worker, waiter)
 
     def _claim_for(self, worker: RemoteWorker, waiter: Waiter) -> None:
-        with self._claiming:
-            with self._lock:
-                if self._waiters.get(worker.worker_id) is not waiter:
-                    return
-            claimed = self._claim(worker)
-        if claimed is None:
-            return
-        leased = self._context.store.leases.find(*claimed)
-        with self._lock:
-            # The worker may have called again; otherwise its next call repeats it.
-            current = self._waiters.pop(worker.worker_id, None)
-        if current is not None:
-            self._answer(current, Next([] if leased is None else [leased]))
-
-    def _claim(self, worker: RemoteWorker) -> tuple[str, int, str, str] | None:
-        """Claim a job for a worker; returns what its attempt is found by."""
         lease = AttemptLease(secrets.token_hex(_TOKEN_BYTES), worker.lost_after_s)
         with closing(
             self._claims.round(worker.worker_id, worker.taken_queues or (), lambda: None, lambda: lease)
         ) as jobs:
             claimed = next(jobs, None)
         if claimed is None:
-            return None
+            return
         job, _ = claimed
-        return job.job_id, job.attempt, worker.worker_id, lease.token
+        leased = self._context.store.leases.find(job.job_id, job.attempt, worker.worker_id, lease.token)
+        with self._lock:
+            # The worker may have called again; otherwise its next call repeats it.
+            current = self._waiters.pop(worker.worker_id, None)
+        if current is not None:
+            self._answer(current, Next([] if leased is None else [leased]))
 
     # --- hints ---------------------------------------------------------------------------------
 
@@ -236,7 +219,8 @@ class Dispatcher:
         told: list[tuple[Waiter, list[Key]]] = []
         with self._lock:
             for waiter in list(self._waiters.values()):
-                keys = [key for key in waiter.ask.held if key[0] == job_id]
+                told_before = set(waiter.ask.known_cancelled)
+                keys = [key for key in waiter.ask.held if key[0] == job_id and key not in told_before]
                 if keys:
                     del self._waiters[waiter.worker_id]
                     told.append((waiter, keys))

@@ -16,6 +16,7 @@ from reactorcide.store.models.deliveries import DeliveryRow
 from reactorcide.store.models.jobs import AttemptRow, JobCountRow, JobEventRow, JobNameCountRow, JobRow
 from reactorcide.store.models.logs import LogFileRow, LogPieceRow
 from reactorcide.store.models.outbox import CommitStatusRow, OutboxLaneRow
+from reactorcide.store.models.peers import BadTokenRow, PeerRow, TurnRow
 from reactorcide.store.models.projects import (
     ApprovalRow,
     NamedSecretRow,
@@ -71,6 +72,9 @@ ALL_MODELS = (
     PulledImageRow,
     LogFileRow,
     LogPieceRow,
+    PeerRow,
+    TurnRow,
+    BadTokenRow,
     IdempotencyRow,
     AuditRow,
 )

@@ -187,7 +187,7 @@ class AttemptRow(Model):
     lease_token = TextField(null=True)
     """What a worker on another machine proves with that the attempt is its own; else ``NULL``."""
     lost_after_s = FloatField(null=True)
-    """How long such a worker goes on without the service."""
+    """How long such a worker, or one of several services, goes on without being heard of."""
     end_sha256 = BlobField(null=True)
     """Which end such a worker has reported, so that a repetition is recognized."""
 
