@@ -18,7 +18,7 @@ from benchmarks.service import PROGRAM, Client, Service, serving, stop
 _LINE_BYTES = 100
 _CONNECT_TIMEOUT_S = 30.0
 _IDLE_WORKERS = 1000
-_HOLD_S = 25
+_HOLD_S = 50
 
 
 def one_job(image: str, *, quick: bool) -> Figure:
@@ -56,7 +56,7 @@ def log_throughput(image: str, *, quick: bool) -> Figure:
 
 def idle_workers(*, quick: bool) -> Figure:
     """Return the processor time of a service with many idle workers, which are simulated."""
-    count, settle_s, measured_s = (100, 2, 5) if quick else (_IDLE_WORKERS, 10, 50)
+    count, settle_s, measured_s = (100, 2, 5) if quick else (_IDLE_WORKERS, 10, 100)
     with serving("--concurrency", "0") as service, contextlib.ExitStack() as stack:
         client = service.client()
         workers: list[_Idle] = []

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reactorcide.app")
 
-_AWAY_AFTER_S = 60.0
+_AWAY_AFTER_S = 90.0
 """A worker on another machine calls at least twice in this time."""
 
 
@@ -100,6 +100,7 @@ class Service:
             self._leased,
             grace_s=settings.cancel_grace_s,
             own_worker_id=lambda: port.worker_id,
+            lease_s=settings.lease_s,
         )
         self._worker = Worker(
             port,

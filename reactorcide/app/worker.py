@@ -9,11 +9,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from reactorcide import __version__
 from reactorcide.app import parts
-from reactorcide.domain.errors import ConfigurationError, InfrastructureError, ReactorcideError, Unauthorized
-from reactorcide.domain.workers import PROTOCOL, SERVICE_LIMITS
+from reactorcide.domain.errors import (
+    ConfigurationError,
+    Conflict,
+    InfrastructureError,
+    ReactorcideError,
+    Unauthorized,
+)
+from reactorcide.domain.workers import PROTOCOL, SERVICE_LIMITS, agreed_protocol
 from reactorcide.lib.clock import boot_id, boottime
 from reactorcide.lib.ids import new_id
 from reactorcide.objects.filesystem import check_room
@@ -159,14 +166,26 @@ class WorkerService:
                 "lost_after": self._address.lost_after_s,
             },
         )
-        return Session(
-            session_id=answer["session_id"],
-            worker_id=answer["worker_id"],
-            instance_id=answer["instance_id"],
-            # Renewed three times in it, and often enough for a short --lost-after.
-            lease_s=min(float(answer["lease"]), self._address.lost_after_s),
-            limits={name: answer[name] for name in SERVICE_LIMITS},
-        )
+        return self._session(answer)
+
+    def _session(self, answer: Mapping[str, Any]) -> Session:
+        try:
+            agreed_protocol(int(answer["protocol"]))
+            return Session(
+                session_id=answer["session_id"],
+                worker_id=answer["worker_id"],
+                instance_id=answer["instance_id"],
+                # Renewed three times in it, and often enough for a short --lost-after.
+                lease_s=min(float(answer["lease"]), self._address.lost_after_s),
+                limits={name: answer[name] for name in SERVICE_LIMITS},
+            )
+        except Conflict as exc:
+            raise ServiceAway(str(exc)) from exc
+        except (LookupError, TypeError, ValueError) as exc:
+            raise ServiceAway(
+                f"the service's answer cannot be understood ({type(exc).__name__}: {exc}); it may be of "
+                "another version"
+            ) from exc
 
     def _patiently(self, call: Callable[[], Session]) -> Session | None:
         problem = ""

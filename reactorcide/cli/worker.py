@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ from reactorcide.domain.errors import ConfigurationError
 log = logging.getLogger("reactorcide.worker")
 
 _MAX_TOKEN_BYTES = 4096
+_NOTIFY_S = 5.0
 _SETTINGS = (
     *("concurrency", "warm", "source_roots", "allow_addresses", "deny_addresses", "git_memory_bytes"),
     *("queues", "allow_images", "pull", "pids_limit", "max_disk_bytes", "job_network", "capabilities"),
@@ -87,13 +89,13 @@ def worker(
 
     address = ServiceAddress(url=server, token=_token(token), ca_file=ca_file, lost_after_s=lost_after)
     with lock_data_dir(settings.data_dir):
-        ended = _Ended()
+        ended, manager = _Ended(), _ServiceManager()
         service = WorkerService(settings, address, os.environ, ended.give_up)
-        signals = _Signals(service.stop, ended, service.drain if settings.drain else None)
+        signals = _Signals(service.stop, ended, service.drain if settings.drain else None, manager)
         signals.install()
         try:
             if service.start():
-                _notify_ready()
+                manager.tell("READY=1")
                 ended.wait()
         finally:
             service.stop()
@@ -124,10 +126,11 @@ class _Ended:
 class _Signals:
     """SIGTERM, SIGINT and SIGHUP: stop; with ``drain`` the first one waits for the running jobs."""
 
-    def __init__(self, stop: Any, ended: _Ended, drain: Any) -> None:
+    def __init__(self, stop: Any, ended: _Ended, drain: Any, manager: "_ServiceManager") -> None:
         self._stop = stop
         self._ended = ended
         self._drain = drain
+        self._manager = manager
 
     def install(self) -> None:
         for number in _HUP:
@@ -138,10 +141,14 @@ class _Signals:
         drain, self._drain = self._drain, None
         # In a thread: the signal may have come while a lock was held.
         if drain is not None:
-            threading.Thread(target=drain, args=(self._ended.set,), daemon=True).start()
+            threading.Thread(target=self._begin, args=(drain, self._ended.set), daemon=True).start()
         else:
-            threading.Thread(target=self._stop, daemon=True).start()
+            threading.Thread(target=self._begin, args=(self._stop,), daemon=True).start()
             self._ended.set()
+
+    def _begin(self, work: Any, *arguments: Any) -> None:
+        self._manager.tell("STOPPING=1")
+        work(*arguments)
 
 
 def _token(text: str | None) -> str | None:
@@ -156,8 +163,23 @@ def _token(text: str | None) -> str | None:
     return value
 
 
-def _notify_ready() -> None:
-    """Tell systemd that the worker is connected."""
-    from gunicorn.systemd import sd_notify
+class _ServiceManager:
+    """Tells systemd how far the worker is, by sd_notify(3), if systemd has started it."""
 
-    sd_notify("READY=1", log, unset_environment=True)
+    def __init__(self) -> None:
+        # Not for the programs that the worker starts.
+        self._address = os.environ.pop("NOTIFY_SOCKET", "")
+
+    def tell(self, state: str) -> None:
+        """Send a state, such as ``READY=1``."""
+        if not self._address:
+            return
+        # An abstract socket's name begins with a zero byte, which is written as @.
+        address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(_NOTIFY_S)
+                sock.connect(address)
+                sock.send(state.encode())
+        except OSError as exc:
+            log.warning("systemd could not be told %s: %s", state, exc)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from reactorcide.domain.errors import Conflict
 from reactorcide.domain.jobs import Job, OpenAttempt
 
 PROTOCOL = 1
@@ -34,6 +35,8 @@ class WorkerView:
     """The version of its program, if that may differ from the service's."""
     is_draining: bool = False
     """Whether it takes no more jobs."""
+    away_lost_after_s: float | None = None
+    """Of one on another machine that is not connected: when its attempts count as lost, at the earliest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,3 +112,18 @@ class LeasedAttempt:
     def key(self) -> tuple[str, int]:
         """Return the id of the job and the number of the attempt."""
         return self.attempt.job.job_id, self.attempt.job.attempt
+
+
+def agreed_protocol(theirs: int) -> int:
+    """Return the version to use with the other side, whose newest one is ``theirs``.
+
+    Versions one apart understand each other, so that service and workers can be upgraded one after the other.
+    What a later version adds to a call is sent only once the other side is known to have that version. Raises
+    ``Conflict``.
+    """
+    if abs(theirs - PROTOCOL) > 1:
+        raise Conflict(
+            f"the worker and its service are of versions too far apart (protocol {theirs} and {PROTOCOL}): "
+            "upgrade the older one of the two"
+        )
+    return min(PROTOCOL, theirs)

@@ -27,7 +27,7 @@ def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Exp
         return Explanation(f"it has ended: {job.error or job.status}")
     if job.status is JobStatus.RUNNING:
         doing = "it is being prepared" if job.started_at_ms is None else "its command runs"
-        return Explanation(f"{doing}, by worker {job.worker_id}")
+        return Explanation(f"{doing}, by worker {job.worker_id}{_away(job, workers)}")
     place = context.store.queues.ahead_of(job) + 1
     if job.status is not JobStatus.QUEUED:
         # 0 means at once.
@@ -53,4 +53,18 @@ def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Exp
         f"a worker has a free slot, and the queue has not handed the job out for {queued_s:.0f} s; the "
         "service looks for its task in the queue, and queues the job again if the task is lost",
         place,
+    )
+
+
+def _away(job: Job, workers: Sequence[WorkerView]) -> str:
+    """Return what to add for a job whose worker is not connected, if that is so."""
+    lost_after_s = next((view.away_lost_after_s for view in workers if view.worker_id == job.worker_id), None)
+    if lost_after_s is None:
+        return ""
+    has_begun = job.started_at_ms is not None
+    is_repeated = not has_begun or job.retries_used < job.definition.retries
+    then = "is repeated" if is_repeated else "fails, as it has no retries left"
+    return (
+        ", which is not connected; unless it comes back, the attempt counts as lost after "
+        f"{lost_after_s:g} s (--lost-after) and a margin, and the job {then}"
     )

@@ -150,6 +150,11 @@ class Connection:
                 self._send(probe)
             return False
 
+    def client_has_ended(self) -> bool:
+        """Return whether the client has closed or ended its stream, as some do that want their answer."""
+        with self._lock:
+            return self.state is State.CLOSED or bool(self._transport.poll_end())
+
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes of a streamed body, none at its end.
 

@@ -25,6 +25,8 @@ MAX_BODY_BYTES = "reactorcide.max_body_bytes"
 """Set by the application: how much of it, or ``None`` to read it while it arrives."""
 CLIENT_HAS_CLOSED = "reactorcide.client_has_closed"
 """A function: whether the client has closed the connection."""
+CLIENT_HAS_ENDED = "reactorcide.client_has_ended"
+"""A function: whether the client has closed the connection or ended its stream."""
 TAKES_LONG = "reactorcide.takes_long"
 """A function to call for a request that mostly waits, such as a follower's."""
 
@@ -183,6 +185,7 @@ def make_environ(
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
         CLIENT_HAS_CLOSED: connection.client_has_closed,
+        CLIENT_HAS_ENDED: connection.client_has_ended,
     }
     for name, value in request.headers:
         if b"_" in name:

@@ -1,6 +1,7 @@
 """Attempts that are leased to workers on other machines."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from reactorcide.domain.jobs import JobStatus, OpenAttempt
 from reactorcide.domain.workers import AttemptLease, LeasedAttempt
@@ -22,7 +23,8 @@ _OF_OPEN = (
 )
 _OPEN = f"SELECT {_COLUMNS} {_OF_OPEN}"
 _HEARTBEATS = (
-    "SELECT job_id, attempt, worker_id, heartbeat_at_ms, lost_after_s "  # noqa: S608  # our own text
+    "SELECT job_id, attempt, worker_id, heartbeat_at_ms, lost_after_s, "  # noqa: S608  # our own text
+    "lease_token IS NOT NULL AND handing_over_at_ms IS NULL AND heartbeat_at_ms = claimed_at_ms "
     f"FROM attempt {indexed_by('attempt_open')} "
     "WHERE completed_at_ms IS NULL AND lost_after_s IS NOT NULL"
 )
@@ -32,6 +34,18 @@ _REPORT_END = (
     "UPDATE attempt SET end_sha256 = ? WHERE job_id = ? AND attempt = ? AND lease_token = ? "
     "AND ((completed_at_ms IS NULL AND end_sha256 IS NULL) OR end_sha256 = ?) RETURNING attempt"
 )
+
+
+class Heartbeat(NamedTuple):
+    """When an attempt's worker was heard of last."""
+
+    job_id: str
+    attempt: int
+    worker_id: str
+    at_ms: int
+    lost_after_s: float
+    is_untouched: bool
+    """Of a worker on another machine: whether it has done nothing with it yet, not even renewed its lease."""
 
 
 class Leases:
@@ -58,13 +72,17 @@ class Leases:
             return self._leased(_OPEN, ())
         return self._leased(f"{_OPEN} AND worker_id = ?", (worker_id,))
 
-    def heartbeats(self) -> list[tuple[str, int, str, int, float]]:
-        """Return job, attempt, worker, last heartbeat and ``lost_after_s`` of each open attempt.
+    def heartbeats(self) -> list[Heartbeat]:
+        """Return the last heartbeat of each open attempt.
 
         These are of workers on other machines, and of services that share the database.
         """
         with self._db.read() as db:
-            return [tuple(row) for row in db.execute_sql(_HEARTBEATS).fetchall()]
+            rows = db.execute_sql(_HEARTBEATS).fetchall()
+        return [
+            Heartbeat(job_id, attempt, worker_id, at_ms, lost_after_s, is_untouched=bool(is_untouched))
+            for job_id, attempt, worker_id, at_ms, lost_after_s, is_untouched in rows
+        ]
 
     def running(self) -> list[tuple[str, str]]:
         """Return the worker and the job of each attempt that has not ended."""

@@ -121,6 +121,9 @@ class LocalPort:
 
     # --- which attempts are this worker's ------------------------------------------------------
 
+    def claim_no_more(self) -> None:
+        """See ``WorkerPort.claim_no_more``: jobs are claimed only when ``claim`` is called."""
+
     def claim(self, queues: Sequence[str], check_ready: Callable[[], None]) -> Generator[Job, None, None]:
         """See ``WorkerPort.claim``."""
         with closing(self._claims.round(self.worker_id, queues, check_ready)) as claimed:

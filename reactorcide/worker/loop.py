@@ -68,6 +68,7 @@ class Worker:
         self._check_disk = check_disk
         self._drained: Callable[[], None] | None = None
         self._has_reported_drained = False
+        self._claims_no_more = False
         self._lock = threading.Lock()
         self._running: dict[str, Attempt] = {}
         self._threads: set[threading.Thread] = set()
@@ -187,6 +188,8 @@ class Worker:
             self._wake.wait(self._pause_s())
 
     def _end_drained(self, drained: Callable[[], None]) -> None:
+        if not self._claims_no_more:
+            self._claims_no_more = self._duties.guard("claim no more", self._port.claim_no_more)
         with self._lock:
             is_drained = not self._running and not self._has_reported_drained
             self._has_reported_drained = self._has_reported_drained or is_drained

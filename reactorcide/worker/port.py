@@ -82,6 +82,9 @@ class WorkerPort(Protocol):
         raises if no job can run.
         """
 
+    def claim_no_more(self) -> None:
+        """Have no job claimed for this worker from now on, and give back those that it has not begun."""
+
     def renew(self, held: Collection[Held]) -> None:
         """Renew the leases of attempts; reports cancelled ones like ``listen``."""
 
@@ -159,7 +162,7 @@ class WorkerPort(Protocol):
         """Record that the command runs."""
 
     def put_artifact(self, job: Job, path: str, chunks: Iterable[bytes]) -> int:
-        """Store an artifact; returns its size."""
+        """Store an artifact; returns its size. Raises ``TooLarge``, and what ``chunks`` raises."""
 
     def copy_artifact(self, job: Job, path: str, new_path: str) -> None:
         """Store a copy of a stored artifact under another name."""

@@ -24,6 +24,7 @@ from tests.conftest import ended_cleanly
 from tests.deploy.conftest import DEPLOY, free_port
 from tests.support.certificate import Certificate, make_certificate
 from tests.support.image import Images
+from tests.support.remote import RemoteWorker
 from tests.support.service import Service
 from tests.support.tars import member, tar_gz
 from tests.support.waiting import wait_until
@@ -66,6 +67,8 @@ def installed(
         images.default,
         {"NOTIFY_SOCKET": str(directory / "notify")},
         concurrency=1,
+        # Others are for a worker on another machine.
+        queue="default",
         cancel_grace=1,
         public_url=f"https://localhost:{port}/ci",
         trusted_proxy="127.0.0.1",
@@ -118,10 +121,11 @@ def caddy(installed: Installed, directory: Path) -> Iterator[None]:
             f"\nlocalhost:{installed.port} {{\n\ttls {installed.certificate.cert} "
             f"{installed.certificate.key}\n",
         ),
-        ("127.0.0.1:8080", f"127.0.0.1:{installed.service.port}"),
     ):
         assert site.count(old) == 1
         site = site.replace(old, new)
+    assert site.count("127.0.0.1:8080") == 2
+    site = site.replace("127.0.0.1:8080", f"127.0.0.1:{installed.service.port}")
     configuration = directory / "Caddyfile"
     configuration.write_text(
         "{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n}\n" + site
@@ -265,3 +269,47 @@ def test_webhook_of_a_forge_arrives_unchanged(front: requests.Session, installed
         assert front.post(address, data=payload, headers=signed, timeout=60).status_code == 202
         signed = headers | {"X-Hub-Signature-256": f"sha256={'0' * 64}"}
         assert front.post(address, data=payload, headers=signed, timeout=60).status_code == 401
+
+
+def test_worker_on_another_machine_runs_jobs_through_the_proxy(
+    front: requests.Session, installed: Installed, tmp_path: Path, engine: docker.APIClient
+) -> None:
+    api = installed.service.admin
+    name = f"far-{tmp_path.name}"[:60]
+    worker = RemoteWorker(
+        installed.service,
+        tmp_path / "worker",
+        name,
+        "far",
+        server=installed.url,
+        ca_file=make_certificate(tmp_path).cert,
+    )
+    try:
+        worker.launch()
+        wait_until(lambda: "is not trusted" in worker.log_text(), 20, "the certificate is refused")
+        assert "name the certificate of its authority with --ca-file" in worker.log_text()
+        worker.stop()
+        worker.options["ca_file"] = installed.certificate.cert
+        worker.start()
+        noise = random.Random(4).randbytes(3 << 20)  # noqa: S311  # what does not compress
+        headers = {"Content-Type": "application/gzip"}
+        source = api.request("POST", "sources", data=tar_gz(member("noise", noise)), headers=headers).json()
+        command = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; cp noise /job/artifacts"
+        job = api.submit(command, source_id=source["source_id"], queue_name="far")
+        with api.follow(job) as lines:
+            assert next(lines) == b"begun"
+            [container] = worker.containers(engine)
+            touch = engine.exec_create(container["Id"], ["touch", "/tmp/go"])  # noqa: S108  # in the container
+            engine.exec_start(touch["Id"])
+        ended = api.wait(job)
+        assert (ended["status"], ended["worker_id"]) == ("completed", worker.worker_id)
+        assert api.request("GET", f"jobs/{job['job_id']}/artifacts/noise").content == noise
+        job = api.submit("sleep 60", queue_name="far")
+        api.wait(job, "running")
+        api.cancel(job)
+        wait_until(lambda: not worker.containers(engine), 20, "the container of a cancelled job is ended")
+        worker.stop()
+    finally:
+        worker.kill()
+        for container in worker.containers(engine):
+            engine.remove_container(container["Id"], v=True, force=True)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ class RemoteWorker:
         self.data_dir = home / "data"
         self.log_path = home / "worker.log"
         self.worker_id, self.token = add_worker(service, name, *queues)
+        self.environment: dict[str, str] = {}
+        self.program: Sequence[str] | None = None
+        """The program and its first arguments, if it is not that of this checkout."""
         self.options: dict[str, object] = {
             "server": service.base_url,
             "token": self.token,
@@ -64,8 +68,8 @@ class RemoteWorker:
         """Start the worker, and return at once."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                command_line("worker", self.options),
-                env=clean_environment(self.home),
+                command_line("worker", self.options, self.program),
+                env=clean_environment(self.home, **self.environment),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -73,10 +77,15 @@ class RemoteWorker:
                 start_new_session=True,
             )
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send the worker a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self) -> None:
         """Stop the worker with SIGTERM; it must end in time and with exit code 0. Safe to repeat."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            self.signal(signal.SIGTERM)
             assert self.wait() == 0, self.log_text()
 
     def wait(self) -> int:

@@ -19,7 +19,7 @@ from reactorcide.domain.errors import (
     LogTaken,
     TooLarge,
 )
-from reactorcide.domain.jobs import JobStatus, Outcome, artifacts_prefix
+from reactorcide.domain.jobs import Job, JobStatus, Outcome, artifacts_prefix
 from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.workers import LeasedAttempt, RemoteWorker
 from reactorcide.jobs import JobContext, adopt, delete, ending, lifecycle, tasks
@@ -37,6 +37,8 @@ T = TypeVar("T")
 Key = tuple[str, int]
 
 _MAX_STORED = 4
+_MAX_PREPARATIONS = 2
+_MAX_NOT_TAKEN = 20
 
 
 class LeasedAttempts:
@@ -126,7 +128,10 @@ class LeasedAttempts:
         with self._lock:
             total_bytes = self._artifact_bytes.get(leased.key, 0) + size_bytes
             if total_bytes > _MAX_STORED * max_bytes:
-                raise TooLarge(f"the artifacts are larger than {format_size(max_bytes)}, many times over")
+                raise TooLarge(
+                    f"together they are larger than {format_size(max_bytes)} (--max-artifact-bytes), many "
+                    "times over"
+                )
             self._artifact_bytes[leased.key] = total_bytes
 
     def put_log(
@@ -187,32 +192,41 @@ class LeasedAttempts:
                 counters=counters,
             )
 
-    def lose(self, key: Key, worker_id: str, reason: str, *, max_preparations: int) -> None:
-        """End an attempt whose worker is gone: after the handover only the job's retries repeat it."""
+    def lose(self, key: Key, worker_id: str, reason: str, *, was_taken: bool = True) -> None:
+        """End an attempt whose worker is gone: after the handover only the job's retries repeat it.
+
+        One that was not ``was_taken`` is left alone if its handover has begun meanwhile.
+        """
         with self._alone(key) as opened:
             attempt = self._context.store.attempts.find_open(*key, worker_id)
             if attempt is None:
                 # It has ended meanwhile.
                 return
-            job = attempt.job
+            job, handing_over_at_ms = attempt.job, attempt.handing_over_at_ms
+            has_begun = handing_over_at_ms is not None
+            if has_begun and not was_taken:
+                return
+            counter = _counter(job, has_begun=has_begun, was_taken=was_taken)
+
+            def still_so(tx: Records) -> None:
+                now = tx.attempts.find_open(*key, worker_id)
+                if now is None or now.handing_over_at_ms != handing_over_at_ms:
+                    raise AttemptStale(f"attempt {job.attempt} of job {job.job_id} goes on")
+
             opened.close()
             self._forget(key)
+            try:
+                if counter is None:
+                    outcome = Outcome(exit_code=None, error=reason)
+                    ending.finish(self._context, job, outcome, first=still_so)
+                else:
+                    lifecycle.try_again(
+                        self._context, job, reason, delay_s=0, counters=counter, first=still_so
+                    )
+            except AttemptStale as exc:
+                log.info("%s", exc, extra={"job_id": job.job_id})
+                return
             self._artifact_bytes.pop(key, None)
-            has_begun = attempt.handing_over_at_ms is not None
-            if (
-                job.status is JobStatus.RUNNING
-                and not has_begun
-                and job.preparation_failures < max_preparations
-            ):
-                failures = job.preparation_failures + 1
-                lifecycle.try_again(
-                    self._context, job, reason, delay_s=0, counters={"preparation_failures": failures}
-                )
-            elif job.status is JobStatus.RUNNING and has_begun and job.retries_used < job.definition.retries:
-                used = job.retries_used + 1
-                lifecycle.try_again(self._context, job, reason, delay_s=0, counters={"retries_used": used})
-            else:
-                ending.finish(self._context, job, Outcome(exit_code=None, error=reason))
             delete.attempt_ended(self._context, job)
 
     def keep_open(self, keys: Collection[Key]) -> None:
@@ -308,6 +322,17 @@ class _Open:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
+
+
+def _counter(job: Job, *, has_begun: bool, was_taken: bool) -> dict[str, int] | None:
+    """Return the counter of the job that grows with another attempt; ``None`` if there must not be one."""
+    name, most = "preparation_failures", _MAX_PREPARATIONS
+    if has_begun:
+        name, most = "retries_used", job.definition.retries
+    elif not was_taken:
+        name, most = "killed_preparations", _MAX_NOT_TAKEN
+    used: int = getattr(job, name)
+    return {name: used + 1} if job.status is JobStatus.RUNNING and used < most else None
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:

@@ -76,6 +76,9 @@ class Dispatcher:
         self._waiters: dict[str, Waiter] = {}
         """By the id of the worker, the one that waits longest first."""
         self._claims = Claims(context, lease_s=lease_s, is_stopping=lambda: self._stopping)
+        self._next_expiry = 0.0
+        self._claiming = threading.Lock()
+        """Held while a job is claimed for a call, which then has not been withdrawn."""
         self._thread: threading.Thread | None = None
         context.hints.subscribe(self._hint, self._job_cancelled)
 
@@ -111,6 +114,7 @@ class Dispatcher:
             warm_containers=ask.warm_containers,
             now_ms=now_ms(),
         )
+        self._withdraw(worker.worker_id)
         leases = self._context.store.leases
         unconfirmed = [item for item in leases.unfinished(worker.worker_id) if item.key not in set(ask.held)]
         if unconfirmed:
@@ -132,6 +136,14 @@ class Dispatcher:
             self._answer(waiter, Next())
         elif waiter.ask.free:
             self._wake.set()
+
+    def _withdraw(self, worker_id: str) -> None:
+        """End an earlier call of a worker; what is claimed for it just now is in the database afterwards."""
+        with self._lock:
+            before = self._waiters.pop(worker_id, None)
+        if before is not None:
+            with self._claiming:
+                self._answer(before, Next())
 
     def drop(self, waiter: Waiter) -> None:
         """Forget a call whose client has gone; safe to repeat."""
@@ -156,6 +168,10 @@ class Dispatcher:
 
     def _expire(self) -> None:
         now = monotonic()
+        if now < self._next_expiry:
+            # Each call that begins wakes this thread, and there may be a thousand of them.
+            return
+        self._next_expiry = now + _LOOK_EVERY_S
         with self._lock:
             due = [waiter for waiter in self._waiters.values() if waiter.deadline <= now]
             for waiter in due:
@@ -194,20 +210,31 @@ class Dispatcher:
             self._claim_for(worker, waiter)
 
     def _claim_for(self, worker: RemoteWorker, waiter: Waiter) -> None:
+        with self._claiming:
+            with self._lock:
+                if self._waiters.get(worker.worker_id) is not waiter:
+                    return
+            claimed = self._claim(worker)
+        if claimed is None:
+            return
+        leased = self._context.store.leases.find(*claimed)
+        with self._lock:
+            # The worker may have called again; otherwise its next call repeats it.
+            current = self._waiters.pop(worker.worker_id, None)
+        if current is not None:
+            self._answer(current, Next([] if leased is None else [leased]))
+
+    def _claim(self, worker: RemoteWorker) -> tuple[str, int, str, str] | None:
+        """Claim a job for a worker; returns what its attempt is found by."""
         lease = AttemptLease(secrets.token_hex(_TOKEN_BYTES), worker.lost_after_s)
         with closing(
             self._claims.round(worker.worker_id, worker.taken_queues or (), lambda: None, lambda: lease)
         ) as jobs:
             claimed = next(jobs, None)
         if claimed is None:
-            return
+            return None
         job, _ = claimed
-        leased = self._context.store.leases.find(job.job_id, job.attempt, worker.worker_id, lease.token)
-        with self._lock:
-            # The worker may have called again; otherwise its next call repeats it.
-            current = self._waiters.pop(worker.worker_id, None)
-        if current is not None:
-            self._answer(current, Next([] if leased is None else [leased]))
+        return job.job_id, job.attempt, worker.worker_id, lease.token
 
     # --- hints ---------------------------------------------------------------------------------
 

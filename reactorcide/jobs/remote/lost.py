@@ -6,20 +6,24 @@ from collections.abc import Callable
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.remote.attempts import Key, LeasedAttempts
 from reactorcide.lib.clock import boottime
+from reactorcide.store.leases import Heartbeat
 
 log = logging.getLogger("reactorcide.jobs")
 
 _MARGIN_S = 30.0
 """Beyond the time after which the worker ends its container: for the engine to kill it."""
-_MAX_PREPARATIONS = 2
+_MIN_UNTOUCHED_S = 30.0
+"""Leases may be shorter, and a line slow."""
 
 
 class LostAttempts:
     """Watches the heartbeats of attempts that run elsewhere. For one thread.
 
-    An attempt is lost when its heartbeat has not changed for as long as its worker goes on without the
-    service, with the grace period and a margin. That time is measured here, so that neither clock counts, and
-    each start of the service begins anew, as does each outage of the database: nobody was heard of in it.
+    An attempt that its worker on another machine has not touched for a whole lease is given back: the worker
+    was gone before it could get it, or will find that it may not begin any more. Another one is lost when its
+    heartbeat has not changed for as long as its worker goes on without the service, with the grace period and
+    a margin. These times are measured here, so that neither clock counts; each start of the service begins
+    anew, and so does each outage of the database: nobody was heard of in it.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class LostAttempts:
         attempts: LeasedAttempts,
         *,
         grace_s: float,
+        lease_s: float,
         own_worker_id: Callable[[], str] | None = None,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -36,6 +41,7 @@ class LostAttempts:
         self._context = context
         self._attempts = attempts
         self._grace_s = grace_s
+        self._untouched_s = max(lease_s, _MIN_UNTOUCHED_S)
         self._clock = clock
         self._is_blind = False
         """Whether the last look failed."""
@@ -46,24 +52,33 @@ class LostAttempts:
         """End the attempts that are lost."""
         own = None if self._own_worker_id is None else self._own_worker_id()
         seen: dict[Key, tuple[int, float]] = {}
-        lost: list[tuple[str, int, str, float]] = []
+        lost: list[tuple[Heartbeat, bool]] = []
         was_blind, self._is_blind = self._is_blind, True
         found = self._context.store.leases.heartbeats()
         self._is_blind = False
         now = self._clock()
-        for job_id, attempt, worker_id, heartbeat_at_ms, lost_after_s in found:
-            if worker_id == own:
+        for heartbeat in found:
+            if heartbeat.worker_id == own:
                 continue
-            key = job_id, attempt
+            key = heartbeat.job_id, heartbeat.attempt
             before = self._seen.get(key)
-            is_same = before is not None and before[0] == heartbeat_at_ms and not was_blind
+            is_same = before is not None and before[0] == heartbeat.at_ms and not was_blind
             first_at = before[1] if before is not None and is_same else now
-            seen[key] = heartbeat_at_ms, first_at
-            if now - first_at > lost_after_s + self._grace_s + _MARGIN_S:
-                lost.append((job_id, attempt, worker_id, lost_after_s))
+            seen[key] = heartbeat.at_ms, first_at
+            if now - first_at > heartbeat.lost_after_s + self._grace_s + _MARGIN_S:
+                lost.append((heartbeat, True))
+            elif heartbeat.is_untouched and now - first_at > self._untouched_s:
+                lost.append((heartbeat, False))
         self._seen = seen
         self._attempts.keep_open(seen)
-        for job_id, attempt, worker_id, lost_after_s in lost:
-            reason = f"worker {worker_id} was not heard of for more than {lost_after_s:g} s (--lost-after)"
-            log.warning("%s", reason, extra={"job_id": job_id})
-            self._attempts.lose((job_id, attempt), worker_id, reason, max_preparations=_MAX_PREPARATIONS)
+        for heartbeat, was_taken in lost:
+            self._end(heartbeat, was_taken=was_taken)
+
+    def _end(self, heartbeat: Heartbeat, *, was_taken: bool) -> None:
+        worker_id, lost_after_s = heartbeat.worker_id, heartbeat.lost_after_s
+        reason = f"worker {worker_id} was not heard of for more than {lost_after_s:g} s (--lost-after)"
+        if not was_taken:
+            reason = f"worker {worker_id} did not take it within {self._untouched_s:g} s"
+        log.warning("%s", reason, extra={"job_id": heartbeat.job_id})
+        key = heartbeat.job_id, heartbeat.attempt
+        self._attempts.lose(key, worker_id, reason, was_taken=was_taken)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry
 from reactorcide.domain.errors import Forbidden, NotFound, Unauthorized
-from reactorcide.domain.workers import PROTOCOL, RemoteWorker, WorkerSession, WorkerView
+from reactorcide.domain.workers import RemoteWorker, WorkerSession, WorkerView, agreed_protocol
 from reactorcide.jobs import StoredJobs
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
@@ -63,10 +63,14 @@ def authenticate(context: StoredJobs, secret: str) -> RemoteWorker:
 
 
 def begin_session(context: StoredJobs, worker: RemoteWorker, session: WorkerSession) -> int:
-    """Begin a session of a worker, which ends the one before; return the version of the protocol."""
+    """Begin a session of a worker, which ends the one before; return the version of the protocol.
+
+    Raises ``Conflict`` if the worker is of a version that this one does not understand.
+    """
+    protocol = agreed_protocol(session.protocol)
     context.store.workers.begin_session(worker.worker_id, session, now_ms=now_ms())
     log.info("worker %s has connected, from %s", worker.worker_id, session.host)
-    return min(PROTOCOL, session.protocol)
+    return protocol
 
 
 def drain(context: StoredJobs, worker_id: str, *, is_draining: bool, by: Actor) -> RemoteWorker:
@@ -114,6 +118,7 @@ def views(context: StoredJobs, *, away_after_s: float) -> list[WorkerView]:
             trouble=_trouble(worker, at_ms, away_after_s),
             version=worker.version,
             is_draining=worker.is_draining,
+            away_lost_after_s=worker.lost_after_s if _is_away(worker, at_ms, away_after_s) else None,
         )
         for worker in context.store.workers.all()
         if worker.last_seen_at_ms is not None
@@ -123,9 +128,13 @@ def views(context: StoredJobs, *, away_after_s: float) -> list[WorkerView]:
 def _trouble(worker: RemoteWorker, at_ms: int, away_after_s: float) -> str | None:
     if worker.is_draining:
         return f"worker {worker.worker_id} is drained: it takes no more jobs"
-    if worker.last_seen_at_ms is None or at_ms - worker.last_seen_at_ms > away_after_s * 1000:
+    if _is_away(worker, at_ms, away_after_s):
         return f"worker {worker.worker_id} is not connected"
     return worker.trouble
+
+
+def _is_away(worker: RemoteWorker, at_ms: int, away_after_s: float) -> bool:
+    return worker.last_seen_at_ms is None or at_ms - worker.last_seen_at_ms > away_after_s * 1000
 
 
 def _sha256(value: str) -> bytes:

@@ -15,6 +15,7 @@ from reactorcide.domain.errors import (
     JobInterrupted,
     ObjectStoreError,
     ReactorcideError,
+    TooLarge,
 )
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
 from reactorcide.domain.secrets import secrets_of
@@ -281,6 +282,9 @@ class _Collection:
         except InvalidInput:
             self._skip(path, _TOO_LONG)
             return None
+        except TooLarge as exc:
+            # The service's own limit is lower since it was restarted.
+            raise _full(path, str(exc)) from exc
         if max_read_bytes:
             self._reports.add(path, bytes(content))
         return self._add(replace(artifact, size=size_bytes, sha256=digest.hexdigest()))

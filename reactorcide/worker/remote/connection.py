@@ -22,7 +22,8 @@ from reactorcide.worker.remote.transport import ServiceAway, Transport, interrup
 
 log = logging.getLogger("reactorcide.worker")
 
-_HOLD_S = 25.0
+_HOLD_S = 50.0
+"""Proxies mostly end what is silent for a minute."""
 _OVER_S = 15.0
 _FIRST_RETRY_S = 0.2
 _MAX_RETRY_S = 5.0
@@ -69,6 +70,7 @@ class Connection:
         self._assigned: deque[LeasedAttempt] = deque()
         self._wants = False
         self._polled_free = 0
+        self._has_finished = False
         self._trouble: str | None = None
         self._polling: HTTPConnection | None = None
         self._is_closed = threading.Event()
@@ -151,6 +153,20 @@ class Connection:
         if polling is not None:
             # The call that is held says that there is no place.
             interrupt(polling)
+
+    def take_no_more(self) -> None:
+        """Have the service assign no further attempt; those that it has assigned by now can be taken."""
+        with self._lock:
+            self._wants, self._has_finished = False, True
+            polling = self._polling if self._polled_free else None
+        if polling is not None:
+            interrupt(polling)
+        # It ends the call that is held, whose answer may be lost.
+        body = self._question(0) | {"wait": 0}
+        sent_at = boottime()
+        with self._translated():
+            answer = self._transport.call("POST", f"sessions/{self.session.session_id}/next", body)
+        self._hear(answer, sent_at)
 
     def unfinished(self) -> list[LeasedAttempt]:
         """Return this worker's attempts that have not ended, from the service."""
@@ -286,17 +302,7 @@ class Connection:
         with self._lock:
             free = 1 if self._wants and not self._assigned else 0
             self._polled_free = free
-        held = self.held.all()
-        body = {
-            "free": free,
-            "held": [
-                {"job_id": own.leased.key[0], "attempt": own.leased.key[1], "cancelled": own.is_cancelled}
-                for own in held
-            ],
-            "wait": _HOLD_S,
-            "warm_containers": self._warm_containers(),
-            **({} if self._trouble is None else {"trouble": self._trouble}),
-        }
+        body = self._question(free) | {"wait": _HOLD_S}
         sent_at = boottime()
 
         def opened(connection: HTTPConnection) -> None:
@@ -317,13 +323,29 @@ class Connection:
                 )
         except ServiceAway:
             with self._lock:
-                was_interrupted = self._wants and not free and not self._assigned
+                has_place_now = self._wants and not free and not self._assigned
+                was_interrupted = has_place_now or (self._has_finished and free)
             if was_interrupted:
                 raise _Interrupted from None
             raise
         finally:
             with self._lock:
                 self._polling = None
+        self._hear(answer, sent_at)
+
+    def _question(self, free: int) -> dict[str, Any]:
+        return {
+            "free": free,
+            "held": [
+                {"job_id": own.leased.key[0], "attempt": own.leased.key[1], "cancelled": own.is_cancelled}
+                for own in self.held.all()
+            ],
+            "warm_containers": self._warm_containers(),
+            **({} if self._trouble is None else {"trouble": self._trouble}),
+        }
+
+    def _hear(self, answer: Mapping[str, Any], sent_at: float) -> None:
+        """Pass on the answer to a call for attempts."""
         for item in answer["assigned"]:
             leased = self._leased(item)
             if self.held.get(leased.key) is None:
@@ -340,7 +362,7 @@ class Connection:
 
 
 class _Interrupted(Exception):
-    """The held call was ended, because there is a place now."""
+    """The held call was ended, because there is a place now, or is none any more."""
 
 
 def _lost_because(own: Held) -> str:

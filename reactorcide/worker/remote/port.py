@@ -94,6 +94,13 @@ class RemotePort:
             connection.want(False)
             raise
 
+    def claim_no_more(self) -> None:
+        """See ``WorkerPort.claim_no_more``."""
+        connection = self._connection
+        connection.take_no_more()
+        while (leased := connection.take()) is not None:
+            self.try_again(leased.job, "its worker was about to stop", delay_s=0)
+
     def renew(self, held: Collection[Renewal]) -> None:
         """See ``WorkerPort.renew``."""
         problem: ServiceAway | None = None
@@ -330,7 +337,12 @@ class RemotePort:
         try:
             if not own.is_stale:
                 log_bytes, index_bytes = (0, 0) if own.shipper is None else own.shipper.flush()
-                body = body | {"log_bytes": log_bytes, "index_bytes": index_bytes}
+                is_cut = body["log_truncated"] or (own.shipper is not None and own.shipper.is_full)
+                body = body | {
+                    "log_bytes": log_bytes,
+                    "index_bytes": index_bytes,
+                    "log_truncated": is_cut,
+                }
                 self._connection.of_attempt(own, "POST", path, body)
         except AttemptStale as exc:
             log.warning("%s", exc, extra={"job_id": job.job_id})

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reactorcide.domain.errors import AttemptStale, InfrastructureError, LogConflict
+from reactorcide.domain.errors import AttemptStale, InfrastructureError, LogConflict, TooLarge
 from reactorcide.domain.jobs import attempt_prefix, log_index_key, log_key
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.threads import start_thread
@@ -41,6 +41,8 @@ class Shipper(LocalNotifier):
         self._is_closed = False
         self._sent = (0, 0)
         self._replaces = False
+        self.is_full = False
+        """Whether the service takes no more of it: its limit is lower since it was restarted."""
         self.spool = Spool(base, self._cutting)
 
     def begin(self) -> None:
@@ -63,7 +65,10 @@ class Shipper(LocalNotifier):
     def resend(self, conflict: LogConflict) -> None:
         """Go on at what the service has, which has lost something that was sent."""
         with self._lock:
-            self._go_back(conflict)
+            if self.is_full:
+                self._sent = conflict.log_bytes, conflict.index_bytes
+            else:
+                self._go_back(conflict)
 
     def close(self) -> None:
         """Send no more."""
@@ -99,7 +104,7 @@ class Shipper(LocalNotifier):
         conflicts = 0
         while True:
             log_bytes, index_bytes = self.spool.sizes(*self._key)
-            if (log_bytes, index_bytes) == self._sent and not self._replaces:
+            if self.is_full or ((log_bytes, index_bytes) == self._sent and not self._replaces):
                 return
             text = self.spool.piece(log_key(*self._key), self._sent[0], _MAX_PIECE_BYTES)
             index = b""
@@ -115,6 +120,9 @@ class Shipper(LocalNotifier):
                 self._sent = int(ends["log_bytes"]), int(ends["index_bytes"])
                 self._replaces = False
                 conflicts = 0
+            except TooLarge as exc:
+                self.is_full = True
+                log.warning("the rest of its log is left out: %s", exc, extra={"job_id": self._key[0]})
             except LogConflict as exc:
                 conflicts += 1
                 if conflicts > _MAX_CONFLICTS:

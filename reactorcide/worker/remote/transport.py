@@ -33,6 +33,7 @@ _MAX_ANSWER_BYTES = 64 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _CHUNK_BYTES = 1 << 18
 _MAX_IDLE = 8
+_KEEPALIVE_S = 15
 _SURELY_OPEN_S = 5.0
 """The service keeps an idle connection for longer."""
 
@@ -125,6 +126,7 @@ class Transport:
             try:
                 if connection.sock is None:
                     connection.connect()
+                    keep_alive(connection)
                 opened(connection)
                 connection.request(method, self._path(path), data, headers)
                 response = connection.getresponse()
@@ -267,8 +269,22 @@ class Transport:
         return ServiceAway(f"the service at {self._url} answered: {message}")
 
     def _away(self, exc: Exception) -> ServiceAway:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return ServiceAway(
+                f"the certificate of {self._url} is not trusted: {exc.verify_message}; name the certificate "
+                "of its authority with --ca-file, or in --server the host that it was made for"
+            )
         reason = str(exc) or type(exc).__name__
         return ServiceAway(f"the service at {self._url} does not answer: {reason}")
+
+
+def keep_alive(connection: HTTPConnection) -> None:
+    """Have TCP probe a silent connection: what is between may forget one while a call is held."""
+    sock = connection.sock
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE_S)
 
 
 def interrupt(connection: HTTPConnection) -> None:

@@ -73,3 +73,6 @@ def worker_ended_cleanly(worker: RemoteWorker, engine: docker.APIClient) -> Iter
         for container in worker.containers(engine):
             with contextlib.suppress(docker.errors.APIError):
                 engine.remove_container(container["Id"], v=True, force=True)
+
+
+working = contextlib.contextmanager(worker_ended_cleanly)

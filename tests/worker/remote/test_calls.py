@@ -10,6 +10,7 @@ import requests
 
 from reactorcide.app.worker import ServiceAddress, WorkerService
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.domain.workers import PROTOCOL
 from reactorcide.settings import Settings
 from tests.support.client import Client, Job
 from tests.support.remote import add_worker
@@ -159,6 +160,17 @@ def test_an_attempt_is_of_its_worker_and_its_lease(hub: Service, hand: Hand) -> 
         assert response.status_code in (400, 404), response.text
     assert hand.finish(assignment).status_code == 204
     assert hub.admin.artifacts(job) == []
+
+
+def test_versions_one_apart_understand_each_other_and_others_get_a_sentence(hub: Service, hand: Hand) -> None:
+    session = {"session_id": hand.session_id, "host": "here", "version": "0", "concurrency": 1}
+    session |= {"queues": [], "lost_after": 300}
+    for protocol in (PROTOCOL, PROTOCOL + 1):
+        response = hand.client.request("POST", "worker/sessions", json=session | {"protocol": protocol})
+        assert (response.status_code, response.json()["protocol"]) == (200, PROTOCOL)
+    response = hand.client.request("POST", "worker/sessions", json=session | {"protocol": PROTOCOL + 2})
+    assert response.status_code == 409
+    assert "upgrade the older one of the two" in response.json()["message"]
 
 
 def test_secrets_cross_no_network_in_plain_text(tmp_path: Any) -> None:

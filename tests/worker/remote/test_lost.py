@@ -4,17 +4,21 @@ from functools import partial
 
 import pytest
 
+from reactorcide.domain.audit import operator
 from reactorcide.domain.jobs import Job, JobStatus
-from reactorcide.domain.workers import AttemptLease
+from reactorcide.domain.workers import AttemptLease, WorkerSession
 from reactorcide.jobs import adopt, lifecycle
+from reactorcide.jobs.explain import explain
+from reactorcide.jobs.remote import registry
 from reactorcide.jobs.remote.attempts import LeasedAttempts
 from reactorcide.jobs.remote.lost import LostAttempts
+from reactorcide.jobs.remote.registry import MIN_SECRET_CHARS
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from tests.support.waiting import wait_until
 from tests.worker.conftest import House
 
-LOST_AFTER_S, GRACE_S, MARGIN_S = 100.0, 10.0, 30.0
+LOST_AFTER_S, GRACE_S, MARGIN_S, LEASE_S = 100.0, 10.0, 30.0, 60.0
 PATIENCE_S = LOST_AFTER_S + GRACE_S + MARGIN_S
 
 
@@ -25,7 +29,9 @@ class Watched:
         self.context = house.context
         self.now = 1000.0
         attempts = LeasedAttempts(house.context, lease_s=60, max_log_bytes=1 << 20)
-        self._lost = LostAttempts(house.context, attempts, grace_s=GRACE_S, clock=lambda: self.now)
+        self._lost = LostAttempts(
+            house.context, attempts, grace_s=GRACE_S, lease_s=LEASE_S, clock=lambda: self.now
+        )
 
     def claimed(self, job: Job) -> Job:
         """Return the job with an attempt of a worker on another machine."""
@@ -63,7 +69,10 @@ def test_after_the_handover_only_retries_run_it_again(
     if has_begun:
         handed_over(watched, job)
     else:
-        watched.claimed(job)
+        claimed = watched.claimed(job)
+        # Else it was never taken.
+        wait_until(partial(_is_past, now_ms()), 1, "another millisecond begins")
+        adopt.stamp(watched.context, [claimed])
     watched.after(0)
     watched.after(PATIENCE_S)
     assert house.job(job).status is JobStatus.RUNNING
@@ -76,6 +85,24 @@ def test_after_the_handover_only_retries_run_it_again(
     assert house.context.store.leases.find(job.job_id, 1, "far-away", "0" * 64) is None
 
 
+def test_an_attempt_that_its_worker_does_not_take_is_given_back(house: House) -> None:
+    watched, job, begun = Watched(house), house.submit(), house.submit()
+    watched.claimed(job)
+    handed_over(watched, begun)
+    watched.after(0)
+    watched.after(LEASE_S)
+    assert house.job(job).attempt == 1
+    watched.after(1)
+    given_back = house.job(job)
+    assert (given_back.status, given_back.attempt) == (JobStatus.SUBMITTED, 2)
+    assert (given_back.preparation_failures, given_back.killed_preparations) == (0, 1)
+    first = house.context.store.attempts.of_job(job.job_id)[0]
+    assert first.error == "worker far-away did not take it within 60 s"
+    assert house.job(begun).attempt == 1
+    # The worker comes after all: nothing may begin any more.
+    assert house.context.store.leases.find(job.job_id, 1, "far-away", "0" * 64) is None
+
+
 def test_a_renewal_begins_the_time_anew_and_the_own_worker_adopts_no_other(house: House) -> None:
     watched, job = Watched(house), house.submit()
     claimed = watched.claimed(job)
@@ -83,8 +110,40 @@ def test_a_renewal_begins_the_time_anew_and_the_own_worker_adopts_no_other(house
         watched.after(PATIENCE_S - 1)
         adopt.stamp(house.context, [claimed])
         # Heartbeats are compared, in milliseconds.
-        [(_, _, _, stamped_at_ms, _)] = house.context.store.leases.heartbeats()
-        wait_until(partial(_is_past, stamped_at_ms), 1, "another millisecond begins")
+        [heartbeat] = house.context.store.leases.heartbeats()
+        wait_until(partial(_is_past, heartbeat.at_ms), 1, "another millisecond begins")
     watched.after(1)
     assert house.job(job).status is JobStatus.RUNNING
     assert adopt.unfinished(house.context, "embedded", lease_s=0.0) == ([], [])
+
+
+@pytest.mark.parametrize(("retries", "then"), [(0, "fails, as it has no retries left"), (1, "is repeated")])
+def test_why_says_what_happens_to_a_job_whose_worker_is_away(house: House, retries: int, then: str) -> None:
+    watched, job = Watched(house), house.submit(retries=retries)
+    context = house.context
+    worker_id, token = registry.add(context, "far-away", [], by=operator())
+    registry.register(context, token, "s" * MIN_SECRET_CHARS)
+    worker = registry.authenticate(context, "s" * MIN_SECRET_CHARS)
+    session = WorkerSession(
+        session_id=new_id(),
+        host="there",
+        version="0",
+        protocol=1,
+        concurrency=1,
+        queues=(),
+        lost_after_s=LOST_AFTER_S,
+    )
+    registry.begin_session(context, worker, session)
+    claimed = lifecycle.claim(context, job.job_id, new_id(), worker_id, AttemptLease("0" * 64, LOST_AFTER_S))
+    lifecycle.handing_over(context, claimed, "c", container_started_at="then", at_ms=1, log_offset=0)
+    lifecycle.started(context, claimed, at_ms=now_ms())
+
+    def why(away_after_s: float) -> str:
+        return explain(context, house.job(job), registry.views(context, away_after_s=away_after_s)).reason
+
+    assert why(60) == f"its command runs, by worker {worker_id}"
+    assert "is not connected; unless it comes back, the attempt counts as lost after 100 s" in why(-1)
+    assert why(-1).endswith(f"the job {then}")
+    watched.after(0)
+    watched.after(PATIENCE_S + 1)
+    assert "was not heard of for more than 100 s (--lost-after)" in why(60)

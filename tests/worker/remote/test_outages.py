@@ -111,6 +111,16 @@ def test_what_is_killed_goes_on_where_it_was(
     assert (ended["status"], ended["attempt"], service.admin.log(job)) == ("completed", 1, PRINTED)
 
 
+def test_no_job_is_given_to_a_worker_that_is_gone(hub: Service, new_worker: NewWorker) -> None:
+    gone = new_worker(hub, "gone")
+    assert hub.admin.run(queue_name="gone")["worker_id"] == gone.worker_id
+    # It is the one that waits longest, and would be the first to get a job.
+    there = new_worker(hub, "gone")
+    gone.kill()
+    for _ in range(3):
+        assert hub.admin.run(queue_name="gone")["worker_id"] == there.worker_id
+
+
 def test_a_worker_that_is_cut_off_goes_on_and_delivers_later(
     hub: Service, cut: Cut, new_worker: NewWorker, engine: docker.APIClient
 ) -> None:
@@ -164,3 +174,20 @@ def test_a_drained_or_forgotten_worker_takes_no_jobs_and_why_says_so(
     assert hub.admin.wait(waits)["status"] == "completed"
     assert hub.admin.request("DELETE", f"workers/{worker.worker_id}").status_code == 204
     wait_until(lambda: "refuses this worker" in worker.log_text(), 40, "the secret is refused")
+
+
+def test_a_service_that_takes_less_than_before_says_so_in_the_job(
+    new_service: NewService, new_worker: NewWorker, engine: docker.APIClient
+) -> None:
+    service = new_service(concurrency=0, port=free_port())
+    worker = new_worker(service)
+    job = begun(service.admin, after="head -c 9000000 /dev/zero; cp /bin/busybox /job/artifacts/large")
+    service.stop()
+    service.options |= {"max_artifact_bytes": 10_000, "max_log_bytes": 4 << 20}
+    service.start()
+    release(engine, worker)
+    ended = service.admin.wait(job, deadline_s=60)
+    assert (ended["status"], ended["error"], ended["log_truncated"]) == ("completed", None, True)
+    assert service.admin.log(job).startswith(b"begun\n")
+    listing = service.admin.get(f"jobs/{job['job_id']}/artifacts")
+    assert (listing["artifacts"], listing["artifacts_truncated"]) == ([], True)

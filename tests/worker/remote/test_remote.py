@@ -13,15 +13,16 @@ from tests.support.image import Images
 from tests.support.remote import RemoteWorker
 from tests.support.runs import over, repository, start
 from tests.support.service import Service
+from tests.support.sshd import sshd
 from tests.support.tars import member, tar_gz
 from tests.support.waiting import wait_until
 
 UNTIL_RELEASED = "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo done"
 
 
-def begun(api: Client, **fields: object) -> Job:
-    """Return a job whose command runs until ``release``."""
-    job = api.submit(UNTIL_RELEASED, **fields)
+def begun(api: Client, after: str = "true", **fields: object) -> Job:
+    """Return a job whose command runs until ``release``, and then ``after``."""
+    job = api.submit(f"{UNTIL_RELEASED}; {after}", **fields)
     wait_until(lambda: api.log(job).endswith(b"begun\n"), 30, "the command runs")
     return job
 
@@ -141,6 +142,27 @@ def test_a_private_repository_is_cloned_with_the_projects_token(
     assert token not in log
     for path in (*remote.data_dir.rglob("*"), remote.log_path):
         assert not path.is_file() or token not in path.read_text(errors="replace"), path
+
+
+def test_a_private_repository_is_cloned_with_the_projects_deploy_key(
+    hub: Service, remote: RemoteWorker, tmp_path: Path
+) -> None:
+    outer = Project(tmp_path / "outer")
+    (outer.path / ".reactorcide" / "workflows").mkdir(parents=True)
+    text = "name: CI\non: push\njobs: {show: {command: cat file}}\n"
+    outer.commit(".reactorcide/workflows/ci.yaml", text)
+    with sshd(tmp_path / "sshd") as server:
+        body = {"name": f"acme/{uuid.uuid4().hex}", "git_url": server.url(outer.path)}
+        project = hub.admin.request("POST", "projects", json=body).json()
+        key = hub.admin.request("POST", f"projects/{project['project_id']}/deploy-key")
+        server.let_in(key.json()["public_key"])
+        start = {"project": body["name"], "event": {"name": "push"}}
+        run = over(hub.admin, hub.admin.request("POST", "runs", json=start).json())
+    assert run["status"] == "completed", run
+    job = hub.admin.get(f"jobs/{run['nodes'][0]['job_id']}")
+    assert job["worker_id"] == remote.worker_id
+    for path in (*remote.data_dir.rglob("*"), remote.log_path):
+        assert not path.is_file() or "PRIVATE KEY" not in path.read_text(errors="replace"), path
 
 
 def test_the_log_of_a_service_arrives(hub: Service, remote: RemoteWorker, images: Images) -> None:

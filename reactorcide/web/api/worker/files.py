@@ -128,7 +128,7 @@ def put_attempt_artifact(header: LeaseHeader, path: ArtifactOfAttemptPath, query
     max_bytes = int(services().remote.limits["max_artifact_bytes"])
     count = partial(services().remote.attempts.count_artifact, leased, max_bytes=max_bytes)
     with _slot():
-        chunks = _counted(_bounded(max_bytes, "the artifact"), count)
+        chunks = _counted(_bounded(max_bytes, "together they are", "--max-artifact-bytes"), count)
         size = services().jobs.objects.put(_artifact_key(leased, path.path), chunks)
     return jsonify({"size": size})
 
@@ -161,7 +161,7 @@ def list_attempt_artifacts(header: LeaseHeader, path: AttemptPath, query: NoQuer
     """Store the listing of the artifacts of an attempt."""
     leased = attempt_of(header, path)
     with _understood("a listing of artifacts"):
-        data = json.loads(_whole(_MAX_TEXT_BYTES, "the listing"))
+        data = json.loads(_whole(_MAX_TEXT_BYTES, "the listing is"))
         listing = [Artifact(**item) for item in data["artifacts"]]
         is_truncated = bool(data["truncated"])
     read.save_artifact_listing(services().jobs, leased.job, listing, truncated=is_truncated)
@@ -173,7 +173,7 @@ def put_attempt_report(header: LeaseHeader, path: AttemptPath, query: NoQuery) -
     """Store the test results and the summary of an attempt."""
     leased = attempt_of(header, path)
     with _understood("a report"):
-        data = json.loads(_whole(_MAX_REPORT_BYTES, "the report"))
+        data = json.loads(_whole(_MAX_REPORT_BYTES, "the report is"))
         report = JobReport(
             files=[JUnitFile(**item) for item in data["files"]],
             failures=[FailedTest(**item) for item in data["failures"]],
@@ -196,7 +196,7 @@ def put_attempt_service_log(
     leased = attempt_of(header, path)
     if path.service not in (leased.job.definition.services or {}):
         raise NotFound(f"the job has no service {path.service}")
-    data = _whole(_MAX_SERVICE_LOG_BYTES, "the log of a service")
+    data = _whole(_MAX_SERVICE_LOG_BYTES, "the log of a service is")
     services().jobs.objects.put(service_log_key(*leased.key, path.service), [data])
     return "", 204
 
@@ -272,9 +272,8 @@ def put_attempt_cache(header: LeaseHeader, path: AttemptPath, query: CacheQuery)
         raise NotFound("the attempt is to save no cache with this key, or it is stored already")
     max_bytes = int(services().remote.limits["max_cache_bytes"])
     with _slot():
-        size = caches.add(
-            services().jobs, job, found[0], _bounded(max_bytes, "the cache"), max_bytes=max_bytes
-        )
+        chunks = _bounded(max_bytes, "it is", "--max-cache-bytes")
+        size = caches.add(services().jobs, job, found[0], chunks, max_bytes=max_bytes)
     return jsonify({"size": size})
 
 
@@ -293,8 +292,9 @@ def _artifact_key(leased: LeasedAttempt, path: str) -> str:
     return artifacts_prefix(*leased.key) + path
 
 
-def _bounded(max_bytes: int, what: str) -> Iterator[bytes]:
-    """Yield the body of the request; raises ``TooLarge``."""
+def _bounded(max_bytes: int, what: str, option: str | None = None) -> Iterator[bytes]:
+    """Yield the body of the request; raises ``TooLarge``, which names the setting ``option``."""
+    setting = "" if option is None else f" ({option})"
     # It has a limit of its own, checked while it is read.
     request.max_content_length = None
     stream = cast(BinaryIO, request.stream)
@@ -302,7 +302,7 @@ def _bounded(max_bytes: int, what: str) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK_BYTES):
         size_bytes += len(chunk)
         if size_bytes > max_bytes:
-            raise TooLarge(f"{what} is larger than {format_size(max_bytes)}")
+            raise TooLarge(f"{what} larger than {format_size(max_bytes)}{setting}")
         yield chunk
 
 

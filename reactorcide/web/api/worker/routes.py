@@ -71,7 +71,7 @@ def register_worker(body: WorkerRegistration, query: NoQuery) -> Response:
     return jsonify({"worker_id": worker_id})
 
 
-@api.post("/worker/sessions", responses={200: SessionResponse})
+@api.post("/worker/sessions", responses={200: SessionResponse, 409: ErrorResponse})
 def begin_worker_session(body: SessionRequest, query: NoQuery) -> Response:
     """Begin a session of a worker; the one before ends."""
     session = WorkerSession(
@@ -119,7 +119,8 @@ def next_jobs(path: SessionPath, body: NextRequest, query: NoQuery) -> Response:
 def _held(ask: Ask, wait_s: float, park: Callable[[], Callable[[], None]]) -> Iterator[bytes]:
     """Yield the answer to a held call; no thread waits for it."""
     dispatcher, worker_id = services().remote.dispatcher, worker().worker_id
-    has_closed: Callable[[], bool] = request.environ.get("reactorcide.client_has_closed", lambda: False)
+    # A worker ends its stream only when it is gone: nothing may be assigned to that any more.
+    has_closed: Callable[[], bool] = request.environ.get("reactorcide.client_has_ended", lambda: False)
     as_json = _next_as_json()
 
     def body() -> Iterator[bytes]:
