@@ -35,7 +35,7 @@ CALL = """
 gateway=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')
 wget -q -O /dev/null "http://$gateway:$CALLS_PORT/$REACTORCIDE_JOB_ID"
 """
-_COMMAND = f"""{CALL}
+COMMAND = f"""{CALL}
 i=0
 while [ $i -lt {LINES} ]; do
   echo out $i
@@ -182,7 +182,7 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
         client = service.client(service.admin.token or "")
         while not over.wait(chance.uniform(0.0, 0.8)):
             try:
-                if _open_jobs(client) >= _MAX_OPEN:
+                if open_jobs(client) >= _MAX_OPEN:
                     continue
             except requests.RequestException:
                 continue
@@ -192,7 +192,7 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
             one = Request(f"{number}-{len(tally.jobs)}", chance.choice((0, 0, 3)))
             tally.jobs.append(one)
             try:
-                job = client.submit(f"{_COMMAND}{one.exit_code}", name=one.name, job_env_vars=variables)
+                job = client.submit(f"{COMMAND}{one.exit_code}", name=one.name, job_env_vars=variables)
             except requests.RequestException:
                 continue
             one.accepted = True
@@ -219,7 +219,8 @@ def _rampage(service: Service, duration_s: float, seed: int, variables: dict[str
     return tally
 
 
-def _open_jobs(client: Client) -> int:
+def open_jobs(client: Client) -> int:
+    """Return how many jobs are not over."""
     statuses = ("submitted", "submit_failed", "queued", "running")
     response = client.request("GET", "jobs", params=[("limit", 1), *(("status", one) for one in statuses)])
     response.raise_for_status()
@@ -230,7 +231,7 @@ def _open_jobs(client: Client) -> int:
 def _workflow(variables: dict[str, str]) -> str:
     """Return a workflow each of whose jobs calls and prints as a job that is submitted alone."""
     jobs = {
-        name: f"{{{keys}, command: {json.dumps(f'{_COMMAND}{exit_code}')}}}".replace("{, ", "{")
+        name: f"{{{keys}, command: {json.dumps(f'{COMMAND}{exit_code}')}}}".replace("{, ", "{")
         for name, (keys, exit_code) in _GRAPH.items()
     }
     lines = "\n".join(f"  {name}: {job}" for name, job in jobs.items())
@@ -253,16 +254,16 @@ def _account_for(service: Service, engine: docker.APIClient, tally: Tally, calle
         lambda: all(
             item["completed_at"] is not None
             for kind in ("jobs", "runs")
-            for item in _all(service.admin, kind)
+            for item in every(service.admin, kind)
         ),
         _SETTLE_S,
         "every job and every run is over",
     )
     wait_until(lambda: not service.containers(engine), 30, "the containers are gone")
-    runs = _all(service.admin, "runs")
-    in_runs = [job for job in _all(service.admin, "jobs") if job["run_id"] is not None]
+    runs = every(service.admin, "runs")
+    in_runs = [job for job in every(service.admin, "jobs") if job["run_id"] is not None]
     _account_for_runs(service, tally, runs, in_runs, called)
-    jobs = [job for job in _all(service.admin, "jobs") if job["run_id"] is None]
+    jobs = [job for job in every(service.admin, "jobs") if job["run_id"] is None]
     jobs_by_name = {job["name"]: job for job in jobs}
     assert len(jobs_by_name) == len(jobs), "one request made two of them"
     requested = {one.name: one for one in tally.jobs}
@@ -345,7 +346,8 @@ def _queue_is_empty(service: Service) -> bool:
         return not connection.execute("SELECT uuid FROM task").fetchall()
 
 
-def _all(client: Client, kind: str) -> list[Job]:
+def every(client: Client, kind: str) -> list[Job]:
+    """Return all jobs, or all runs."""
     items: list[Job] = []
     cursor: dict[str, str] = {}
     while True:

@@ -114,6 +114,15 @@ class Cluster:
         )
         self._server.wait(20)
 
+    @property
+    def process_id(self) -> int:
+        """The process that was started."""
+        return self._server.pid
+
+    def wait(self) -> None:
+        """Return when the server has ended."""
+        self._server.wait(20)
+
     def remove(self) -> None:
         """Stop the server and remove its files."""
         self.stop()

@@ -20,10 +20,11 @@ _LISTENS = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
 class S3Server:
     """A running server, with a new bucket for each test."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process_id: int) -> None:
         self.url = url
         self._numbers = itertools.count(1)
         self._bucket = ""
+        self.process_id = process_id
         self.client: Any = boto3.session.Session().client("s3", endpoint_url=url, **_CREDENTIALS)
 
     def new_bucket(self) -> str:
@@ -71,6 +72,6 @@ def running(log_path: Path) -> Iterator[S3Server]:
             wait_until(lambda: _LISTENS.search(log_path.read_text()) is not None, 30, "the server listens")
             match = _LISTENS.search(log_path.read_text())
             assert match is not None
-            yield S3Server(match[1])
+            yield S3Server(match[1], process.pid)
         finally:
             process.kill()
