@@ -49,7 +49,7 @@ lint: .venv/ready-dev ## check style, types and the layers of the code
 	.venv/bin/lint-imports
 
 bench: .venv/ready-dev engine ## measure against plain Docker: a table of figures and their targets
-	@scripts/ensure-tool docker chromium
+	@scripts/ensure-tool docker chromium postgresql
 	@image=$$(scripts/ensure-image) && $(PYTHON_IN_VENV) -m benchmarks --image "$$image" $(ARGS)
 
 screenshots: .venv/ready-dev engine ## write a picture of each page to docs/screenshots

@@ -21,6 +21,7 @@ from benchmarks import (
     jobs,
     million,
     page,
+    postgresql,
     remote,
     runs,
     throughput,
@@ -70,6 +71,8 @@ def main(image: str, quick: bool, only: tuple[str, ...], report: Path | None) ->
         "remote-job": partial(remote.one_job, image, quick=quick),
         "remote-log": partial(remote.log_throughput, image, quick=quick),
         "idle-workers": partial(remote.idle_workers, quick=quick),
+        "submissions-postgresql": partial(postgresql.submissions, image, quick=quick),
+        "lists-postgresql": partial(postgresql.lists, quick=quick),
         "memory": partial(footprint.idle_memory, image, quick=quick),
         "start": partial(footprint.cold_start, quick=quick),
     }

@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -14,6 +15,7 @@ from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 
 _QUEUE = "benchmark"
+_CLIENTS = 8
 
 # Copies of the one existing task, with ids and times of their own. Submitting so many would take minutes,
 # and is not measured.
@@ -29,14 +31,23 @@ _MULTIPLY = """
 
 def submissions(image: str, *, quick: bool) -> Figure:
     """Return the acknowledged submissions per second of 8 clients, each on disk, while no job runs."""
-    clients, each = 8, 25 if quick else 150
-    with serving("--concurrency", "0") as service, ThreadPoolExecutor(clients) as pool:
-        connections = [service.client() for _ in range(clients)]
-        rates = []
-        for _ in range(2 if quick else 6):
-            ready = Barrier(clients + 1)
+    with submitting(image, quick=quick) as rate:
+        # The first round warms up.
+        rates = [rate() for _ in range(2 if quick else 6)][1:]
+    return alone(f"submissions, {_CLIENTS} clients", rates, unit="/s", mark=500, at_least=True)
 
-            def submit_all(client: Client, ready: Barrier = ready) -> None:
+
+@contextlib.contextmanager
+def submitting(image: str, *options: str, quick: bool) -> Iterator[Callable[[], float]]:
+    """Run a service, and give the body a function: 8 clients submit, and it returns the jobs per second."""
+    each = 25 if quick else 150
+    with serving("--concurrency", "0", *options) as service, ThreadPoolExecutor(_CLIENTS) as pool:
+        connections = [service.client() for _ in range(_CLIENTS)]
+
+        def rate() -> float:
+            ready = Barrier(_CLIENTS + 1)
+
+            def submit_all(client: Client) -> None:
                 ready.wait()
                 for _ in range(each):
                     client.submit(image)
@@ -46,9 +57,9 @@ def submissions(image: str, *, quick: bool) -> Figure:
             started = perf_counter()
             for future in running:
                 future.result()
-            rates.append(clients * each / (perf_counter() - started))
-    # The first round warms up.
-    return alone(f"submissions, {clients} clients", rates[1:], unit="/s", mark=500, at_least=True)
+            return _CLIENTS * each / (perf_counter() - started)
+
+        yield rate
 
 
 def claims(*, quick: bool) -> Figure:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import count
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
@@ -316,24 +317,25 @@ class _Peewee(PostgresqlDatabase):
         return False
 
 
-_PARTS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?|%|\bINDEXED BY \w+|\bIN \(\)")
+_PARTS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|\?|\bINDEXED BY \w+|\bIN \(\)")
 
 
 @lru_cache(maxsize=2048)
 def translate(sql: str) -> str:
-    """Return a statement in PostgreSQL's words and with the placeholders of its driver."""
-    return _PARTS.sub(_translated_part, sql)
+    """Return a statement in PostgreSQL's words, with its numbered placeholders."""
+    numbers = count(1)
 
+    def translated_part(match: re.Match[str]) -> str:
+        part = match.group()
+        if part == "?":
+            return f"${next(numbers)}"
+        if part.startswith("INDEXED"):
+            return ""
+        if part == "IN ()":
+            return "IN (SELECT NULL WHERE FALSE)"
+        return part
 
-def _translated_part(match: re.Match[str]) -> str:
-    part = match.group()
-    if part == "?":
-        return "%s"
-    if part.startswith("INDEXED"):
-        return ""
-    if part == "IN ()":
-        return "IN (SELECT NULL WHERE FALSE)"
-    return part.replace("%", "%%")
+    return _PARTS.sub(translated_part, sql)
 
 
 def _in_postgresql(statement: str) -> str:

@@ -10,7 +10,6 @@ import peewee
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.numeric import NumericLoader
-from psycopg.types.string import StrDumper
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
 
@@ -47,11 +46,11 @@ class _Number(NumericLoader):
         return int(number) if number == number.to_integral_value() else float(number)
 
 
-class _Text(StrDumper):
-    """Text of any characters: the one that PostgreSQL does not have, NUL, becomes U+FFFD."""
-
-    def dump(self, obj: str) -> Any:
-        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in obj else obj)
+def _without_nul(value: object) -> object:
+    """Return a value; in a text, NUL, the one character that PostgreSQL does not have, becomes U+FFFD."""
+    if isinstance(value, str) and "\0" in value:
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return value
 
 
 class Session:
@@ -100,6 +99,8 @@ class Session:
 
         Outside of a transaction it is run once more if the connection was lost. Raises peewee's errors.
         """
+        if values:
+            values = [_without_nul(value) for value in values]
         try:
             return self._connection.execute(sql, values)
         except psycopg.Error as exc:
@@ -128,6 +129,8 @@ class Session:
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 application_name="reactorcide",
                 client_encoding="utf8",
+                # For statements with numbered placeholders: others are parsed, long ones each time.
+                cursor_factory=psycopg.RawCursor,
                 keepalives_idle=15,
                 keepalives_interval=5,
                 keepalives_count=3,
@@ -141,7 +144,6 @@ class Session:
             connection.close()
             raise _peewee_error(exc) from exc
         connection.adapters.register_loader("numeric", _Number)
-        connection.adapters.register_dumper(str, _Text)
         return connection
 
 

@@ -183,12 +183,12 @@ class TestRefusals:
     ("sql", "translated"),
     [
         (
-            "SELECT '?', \"a?b\" FROM t WHERE a = ? AND b LIKE 'x%'",
-            "SELECT '?', \"a?b\" FROM t WHERE a = %s AND b LIKE 'x%%'",
+            "SELECT '?', \"a?b\" FROM t WHERE a = ? AND b LIKE 'x%' AND c = ?",
+            "SELECT '?', \"a?b\" FROM t WHERE a = $1 AND b LIKE 'x%' AND c = $2",
         ),
         (
             "SELECT a % 2 FROM t INDEXED BY t_a WHERE a IN ()",
-            "SELECT a %% 2 FROM t  WHERE a IN (SELECT NULL WHERE FALSE)",
+            "SELECT a % 2 FROM t  WHERE a IN (SELECT NULL WHERE FALSE)",
         ),
     ],
 )

@@ -20,7 +20,9 @@ from reactorcide.store.postgresql import PostgreSQLDatabase
 from tests.support.waiting import wait_until
 
 _NUMBERS = count(1)
-_SPEED = (
+DURABLE = ("fsync=on", "full_page_writes=on")
+"""Options for ``Cluster.start``: without them a crash of the machine loses what was written."""
+_OPTIONS = (
     "fsync=off",
     "full_page_writes=off",
     "max_connections=60",
@@ -62,7 +64,7 @@ class PostgreSQL(PostgreSQLDatabase):
 class Cluster:
     """A server with a unix socket in a directory of its own, run by a user who is not root."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         self.programs = programs()
         # In the system's temporary directory: a socket's path is short, and the user can get there.
         self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # as said
@@ -72,7 +74,7 @@ class Cluster:
         data = str(self.directory / "data")
         init = ["initdb", "-D", data, "-U", "reactorcide", "--auth=trust", "--encoding=UTF8", "--no-sync"]
         subprocess.run(self._command(init), check=True, stdout=subprocess.DEVNULL, **self._as_user())
-        self.start()
+        self.start(*options)
 
     def _command(self, command: list[str]) -> list[str]:
         return [f"{self.programs}/{command[0]}", *command[1:]]
@@ -86,7 +88,7 @@ class Cluster:
     def start(self, *options: str) -> None:
         """Start the server, and wait until it answers."""
         command = ["postgres", "-D", str(self.directory / "data"), "-k", str(self.directory)]
-        for option in (*_SPEED, *options):
+        for option in (*_OPTIONS, *options):
             command += ["-c", option]
         with (self.directory / "log").open("ab") as log:
             self._server = subprocess.Popen(
