@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from reactorcide.accounts import AccountContext
-from reactorcide.app.parts import database, docker_runner, log_store, object_store
+from reactorcide.app.parts import database, docker_runner, hint_line, log_store, object_store
 from reactorcide.corndogs.connect import connect
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.jobs import StoredJobs
@@ -37,6 +37,15 @@ def open_jobs(settings: Settings) -> Iterator[StoredJobs]:
             objects=objects,
             logs=log_store(settings, store.log_pieces, objects),
             notifier=LocalNotifier(),
+        )
+
+
+def check_nothing_runs(settings: Settings) -> None:
+    """Raise ``ConfigurationError`` if a service works on the PostgreSQL database, on whichever machine."""
+    make_line = hint_line(settings)
+    if make_line is not None and make_line(lambda hint: None).running():
+        raise ConfigurationError(
+            "a service works on this database: stop it, and all others there, on every machine"
         )
 
 

@@ -151,6 +151,13 @@ class Service:
         self._database.migrate()
         self._store.instance.id(new_id())
         self._sharing.start(self._store, self._worker.view)
+        try:
+            self._start_parts()
+        except BaseException:
+            self._sharing.stop(1.0)
+            raise
+
+    def _start_parts(self) -> None:
         if place.check(self._context, self._settings.objects, self._settings.objects_dir):
             self._remove_leftovers()
         self._store.instance.open_vault(self._sharing.others_run)
@@ -219,6 +226,9 @@ class Service:
             *registry.views(self._context, away_after_s=_AWAY_AFTER_S),
         ]
 
+    def _count_bad_token(self, network: str, per_minute: int) -> float:
+        return self._store.bad_tokens.count(network, per_minute, now_ms=now_ms())
+
     def _warm_counts(self) -> tuple[int, int, int]:
         view = self._runner.warm_view()
         return view.waiting, view.jobs_warm, view.jobs_cold
@@ -243,7 +253,9 @@ class Service:
             slots=StreamSlots(settings.stream_slots),
             delivery_slots=StreamSlots(MAX_LARGE_AT_ONCE),
             metrics=metrics,
-            bad_tokens=FailureLimiter(settings.bad_tokens),
+            bad_tokens=FailureLimiter(
+                settings.bad_tokens, shared=self._count_bad_token if self._sharing.worker else None
+            ),
             probes=Probes(
                 {
                     "database": self._database.check,

@@ -111,10 +111,11 @@ def rekey(**options: Any) -> None:
 
     It can be killed at any point and repeated. Earlier backups contain the old key.
     """
-    from reactorcide.app.operator import open_jobs
+    from reactorcide.app.operator import check_nothing_runs, open_jobs
 
     settings = settings_from(options)
     with open_jobs(settings) as context, lock_data_dir(settings.data_dir):
+        check_nothing_runs(settings)
         count = renewal.rekey(context, by=operator())
     render.say(f"{count} values are encrypted with a new key")
 

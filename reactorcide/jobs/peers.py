@@ -10,7 +10,7 @@ from reactorcide.domain.errors import ConfigurationError, StoreError
 from reactorcide.domain.peers import Peer
 from reactorcide.domain.workers import WorkerView
 from reactorcide.duties import Duties, Duty
-from reactorcide.lib.clock import boottime
+from reactorcide.lib.clock import boottime, now_ms
 from reactorcide.store import Store
 from reactorcide.threads import start_thread
 
@@ -19,6 +19,7 @@ log = logging.getLogger("reactorcide.jobs")
 BEAT_EVERY_S = 2.0
 _DEAD_AFTER_S = 20.0
 """A living service has missed ten beats by then."""
+_FORGET_EVERY_S = 60.0
 _VIEW = frozenset(item.name for item in fields(WorkerView))
 
 
@@ -48,7 +49,13 @@ class Peers:
         """The other services, and when their last beat was seen first."""
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._duties = Duties([Duty("say that this service lives", 0.0, self.look, BEAT_EVERY_S)], log)
+        self._duties = Duties(
+            [
+                Duty("say that this service lives", 0.0, self.look, BEAT_EVERY_S),
+                Duty("forget bad tokens", _FORGET_EVERY_S, self._forget, BEAT_EVERY_S),
+            ],
+            log,
+        )
 
     @property
     def service_id(self) -> str:
@@ -135,6 +142,9 @@ class Peers:
                 continue
             seen[peer.service_id] = peer, since
         self._seen = seen
+
+    def _forget(self) -> None:
+        self._store.bad_tokens.forget_old(now_ms=now_ms())
 
     def _worker_json(self) -> str:
         return json.dumps(asdict(self._worker()))

@@ -9,6 +9,7 @@ from reactorcide.store.accounts import Accounts
 from reactorcide.store.approvals import Approvals
 from reactorcide.store.attempts import Attempts
 from reactorcide.store.audit import Audit
+from reactorcide.store.bad_tokens import BadTokens
 from reactorcide.store.caches import Caches
 from reactorcide.store.connection import Connection, JobDatabase
 from reactorcide.store.deliveries import Deliveries
@@ -70,6 +71,7 @@ class Records:
         self.caches = Caches(db)
         self.deliveries = Deliveries(db)
         self.accounts = Accounts(db)
+        self.bad_tokens = BadTokens(db)
         self.audit = Audit(db)
 
 

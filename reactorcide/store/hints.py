@@ -37,7 +37,7 @@ _EVERY_S = 0.05
 """Hints of this time are sent together."""
 _IDLE_S = 30.0
 _RETRY_S = 1.0
-_LOCK_PATIENCE_S = 40.0
+_PATIENCE_S = 10.0
 
 
 class HintLine:
@@ -47,8 +47,12 @@ class HintLine:
     services have the same id, and all can see which ones run.
     """
 
-    def __init__(self, url: str, heard: Callable[[str], None]) -> None:
-        """``heard`` is called with each hint of another service, by the thread of this."""
+    def __init__(self, url: str, heard: Callable[[str], None], *, patience_s: float = _PATIENCE_S) -> None:
+        """``heard`` is called with each hint of another service, by the thread of this.
+
+        ``patience_s`` is how long a start waits for another process with the id of this service to end.
+        """
+        self._patience_s = patience_s
         self._url = url
         self._heard = heard
         self._number = 0
@@ -68,7 +72,7 @@ class HintLine:
         try:
             self._connection = self._connected()
             is_locked = self._take_lock(self._connection)
-            until = monotonic() + _LOCK_PATIENCE_S
+            until = monotonic() + self._patience_s
             if not is_locked:
                 log.warning("waiting: another process works with the id of this service, %s", service_id)
             while not is_locked and monotonic() < until:

@@ -52,16 +52,18 @@ _REMOVE_OLD = (
 
 _WAKE = (
     "INSERT INTO outbox_lane (kind, owner_id, next_at_ms, is_paused, failures, resumed) "
-    "VALUES (?, ?, ?, 0, 0, 0) "
+    "VALUES (?, ?, ?, FALSE, 0, 0) "
     "ON CONFLICT (kind, owner_id) DO UPDATE SET next_at_ms = CASE WHEN outbox_lane.is_paused "
     "THEN outbox_lane.next_at_ms ELSE excluded.next_at_ms END"
 )
 _PAUSE = (
-    "UPDATE outbox_lane SET is_paused = 1, next_at_ms = ?, failures = ?, problem = ? "
+    "UPDATE outbox_lane SET is_paused = TRUE, next_at_ms = ?, failures = ?, problem = ? "
     "WHERE kind = ? AND owner_id = ? AND resumed = ?"
 )
-_WORKS = "UPDATE outbox_lane SET is_paused = 0, failures = 0, problem = NULL WHERE kind = ? AND owner_id = ?"
-_REST = "UPDATE outbox_lane SET is_paused = 0, next_at_ms = ({owed}) WHERE kind = ? AND owner_id = ?"
+_WORKS = (
+    "UPDATE outbox_lane SET is_paused = FALSE, failures = 0, problem = NULL WHERE kind = ? AND owner_id = ?"
+)
+_REST = "UPDATE outbox_lane SET is_paused = FALSE, next_at_ms = ({owed}) WHERE kind = ? AND owner_id = ?"
 _CREATOR = (
     "COALESCE((SELECT user_id FROM webhook WHERE webhook_id = owner_id), "
     "(SELECT created_by FROM project WHERE project_id = owner_id), '')"
@@ -202,8 +204,9 @@ class Outbox:
         """
         only, of_owner = ("", ()) if owner_id is None else ("AND owner_id = ? ", (owner_id,))
         sql = (
-            f"SELECT kind, owner_id, failures, problem, resumed, {_CREATOR} AS user_id "  # noqa: S608  # our own text
-            f"FROM outbox_lane WHERE {IS_DUE} AND failures {'>' if has_failed else '='} 0 "
+            "SELECT kind, owner_id, failures, problem, resumed, user_id FROM "  # noqa: S608  # our own text
+            f"(SELECT outbox_lane.*, {_CREATOR} AS user_id FROM outbox_lane) AS lane "
+            f"WHERE {IS_DUE} AND failures {'>' if has_failed else '='} 0 "
             f"AND owner_id NOT IN ({marks(besides)}) AND user_id NOT IN ({marks(besides_users)}) "
             f"{only}ORDER BY next_at_ms LIMIT 1"
         )
@@ -225,7 +228,7 @@ class Outbox:
         def work(db: Any) -> None:
             _TABLES[kind].send_again(db, owner_id, now_ms=now_ms)
             sql = (
-                "UPDATE outbox_lane SET is_paused = 0, failures = 0, problem = NULL, next_at_ms = ?, "
+                "UPDATE outbox_lane SET is_paused = FALSE, failures = 0, problem = NULL, next_at_ms = ?, "
                 "resumed = resumed + 1 "
                 "WHERE kind = ? AND owner_id = ?"
             )

@@ -16,12 +16,10 @@ _COLUMNS = tuple(item.name for item in fields(Schedule))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM schedule"  # noqa: S608  # names of ours only
 _INSERT = f"INSERT INTO schedule ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # as above
 _UPDATE = f"UPDATE schedule SET {', '.join(f'{name} = ?' for name in _COLUMNS[2:])} WHERE schedule_id = ?"  # noqa: S608  # as above
-_DUE = (
-    f"{_SELECT} WHERE enabled = 1 AND (next_due_at_ms <= ? OR next_due_at_ms IS NULL OR reckoned_at_ms > ?)"
-)
+_DUE = f"{_SELECT} WHERE enabled AND (next_due_at_ms <= ? OR next_due_at_ms IS NULL OR reckoned_at_ms > ?)"
 _RECKON = (
     "UPDATE schedule SET next_due_at_ms = ?, reckoned_at_ms = ? "
-    "WHERE schedule_id = ? AND enabled = 1 AND COALESCE(next_due_at_ms, -1) = COALESCE(?, -1) RETURNING 1"
+    "WHERE schedule_id = ? AND enabled AND COALESCE(next_due_at_ms, -1) = COALESCE(?, -1) RETURNING 1"
 )
 _ADD_OCCURRENCE = (
     "INSERT INTO schedule_occurrence (schedule_id, due_at_ms, at_ms, outcome, run_ids) "

@@ -19,8 +19,19 @@ class FailureLimiter:
     the same proxy, are not limited. A token of the service has 256 random bits: no rate makes guessing work.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
-        """Allow ``per_minute`` failures, at once or spread; 0 is no limit."""
+    def __init__(
+        self,
+        per_minute: int,
+        clock: Callable[[], float] = monotonic,
+        *,
+        shared: Callable[[str, int], float] | None = None,
+    ) -> None:
+        """Allow ``per_minute`` failures, at once or spread; 0 is no limit.
+
+        ``shared`` counts a failure of a network at all services together, and returns how many were allowed
+        just before it.
+        """
+        self._shared = shared
         self._per_minute = per_minute
         self._clock = clock
         self._lock = threading.Lock()
@@ -41,6 +52,10 @@ class FailureLimiter:
             self._remaining[network] = (remaining - 1 if is_allowed else remaining, now)
             if len(self._remaining) > _MAX_ADDRESSES:
                 self._remaining.popitem(last=False)
+        if is_allowed and self._shared is not None:
+            # Whoever has used up what is allowed here costs the database nothing.
+            remaining = self._shared(network, self._per_minute)
+            is_allowed = remaining >= 1
         if not is_allowed:
             raise TooManyFailures(
                 "too many bad tokens from your address; check yours, and try again later",

@@ -13,21 +13,19 @@ from reactorcide.domain.accounts import Role, Scope
 from reactorcide.domain.audit import operator
 from reactorcide.domain.errors import Conflict, Forbidden, InvalidInput, NotFound, Unauthorized
 from reactorcide.lib.clock import now_ms
-from reactorcide.store.database import Database
-from tests.support.store import new_store
+from tests.support.store import AnyDatabase, chosen_database, new_store
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "accounts.db")
-    database.migrate()
+def database(tmp_path: Path) -> Iterator[AnyDatabase]:
+    database = chosen_database(tmp_path / "accounts.db")
     yield database
     database.close()
 
 
 @pytest.fixture
-def context(database: Database) -> AccountContext:
+def context(database: AnyDatabase) -> AccountContext:
     return AccountContext(new_store(database))
 
 
@@ -47,7 +45,7 @@ def test_first_admin_is_created_once_and_its_token_file_is_private(
     assert path.read_text() == f"{value}\n"
 
 
-def test_only_the_hash_of_a_token_is_stored(context: AccountContext, database: Database) -> None:
+def test_only_the_hash_of_a_token_is_stored(context: AccountContext, database: AnyDatabase) -> None:
     _, value = tokens.create(context, users.create(context, "ann", by=operator()), "ci")
     assert value.startswith("rct_")
     assert len(bytes.fromhex(value.removeprefix("rct_"))) == 32
@@ -143,7 +141,7 @@ def test_duplicate_name_is_refused(context: AccountContext) -> None:
 
 
 def test_failed_write_of_the_last_use_does_not_refuse_the_token(
-    context: AccountContext, database: Database, caplog: pytest.LogCaptureFixture
+    context: AccountContext, database: AnyDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     ann = users.create(context, "ann", by=operator())
     token, value = tokens.create(context, ann, "a")
@@ -155,7 +153,7 @@ def test_failed_write_of_the_last_use_does_not_refuse_the_token(
 
 
 def test_authentication_does_not_wait_for_a_running_write(
-    context: AccountContext, database: Database
+    context: AccountContext, database: AnyDatabase
 ) -> None:
     ann = users.create(context, "ann", by=operator())
     _, value = tokens.create(context, ann, "a")

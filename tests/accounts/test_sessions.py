@@ -10,22 +10,20 @@ from reactorcide.domain.accounts import Caller, Scope
 from reactorcide.domain.audit import operator
 from reactorcide.domain.errors import Forbidden, Unauthorized
 from reactorcide.lib import clock
-from reactorcide.store.database import Database
-from tests.support.store import new_store
+from tests.support.store import AnyDatabase, chosen_database, new_store
 
 _DAY_MS = 86_400_000
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(tmp_path / "accounts.db")
-    database.migrate()
+def database(tmp_path: Path) -> Iterator[AnyDatabase]:
+    database = chosen_database(tmp_path / "accounts.db")
     yield database
     database.close()
 
 
 @pytest.fixture
-def context(database: Database) -> AccountContext:
+def context(database: AnyDatabase) -> AccountContext:
     return AccountContext(new_store(database))
 
 
@@ -43,7 +41,7 @@ def test_a_session_has_the_rights_of_its_token(context: AccountContext) -> None:
     assert holder.token.token_id == ann.token.token_id
 
 
-def test_only_the_hash_of_a_session_is_stored(context: AccountContext, database: Database) -> None:
+def test_only_the_hash_of_a_session_is_stored(context: AccountContext, database: AnyDatabase) -> None:
     ann = caller(context)
     values = [sessions.open_session(context, ann), sessions.create_link(context, ann)[0]]
     database.close()
@@ -73,7 +71,9 @@ def test_disabling_the_user_ends_a_session_for_good(context: AccountContext) -> 
             sessions.redeem_link(context, link)
 
 
-def test_session_ends_when_its_token_or_user_is_removed(context: AccountContext, database: Database) -> None:
+def test_session_ends_when_its_token_or_user_is_removed(
+    context: AccountContext, database: AnyDatabase
+) -> None:
     ann = caller(context)
     session = sessions.open_session(context, ann)
     tokens.revoke(context, ann, ann.token.token_id)
@@ -115,7 +115,7 @@ def test_sign_in_link_opens_one_session_and_is_not_a_session(context: AccountCon
             sessions.redeem_link(context, value)
 
 
-def test_number_of_sessions_per_token_is_limited(context: AccountContext, database: Database) -> None:
+def test_number_of_sessions_per_token_is_limited(context: AccountContext, database: AnyDatabase) -> None:
     ann = caller(context)
     values = [sessions.open_session(context, ann) for _ in range(103)]
     with database.read() as db:

@@ -34,8 +34,7 @@ from reactorcide.logs.local import LocalLogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.sources.repack import repack
-from reactorcide.store.database import Database
-from tests.support.store import new_store
+from tests.support.store import chosen_database, new_store
 from tests.support.tars import header, member, read_all, tar, tar_gz
 
 MAX_BYTES = 10 << 20
@@ -100,8 +99,7 @@ class Shelf:
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
-    database = Database(tmp_path / "jobs.db")
-    database.migrate()
+    database = chosen_database(tmp_path / "jobs.db")
     unused: Any = None
     objects = FilesystemObjectStore(tmp_path / "objects")
     yield Shelf(

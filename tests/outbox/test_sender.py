@@ -26,10 +26,9 @@ from reactorcide.outbox.commit_statuses import CommitStatuses
 from reactorcide.outbox.sender import Line, Sender
 from reactorcide.outbox.webhooks import WebhookMessages
 from reactorcide.store import Store, outbox
-from reactorcide.store.database import Database
 from reactorcide.store.outbox import STATUSES, WEBHOOKS, Lane
 from tests.support.http_server import answer_with, serving
-from tests.support.store import new_store
+from tests.support.store import chosen_database, new_store
 from tests.support.waiting import wait_until
 from tests.support.webhooks import owed_message
 
@@ -66,8 +65,7 @@ class House:
     """A store, a sender for it, and a forge."""
 
     def __init__(self, path: Path, forge: Forge) -> None:
-        self.database = Database(path / "jobs.db")
-        self.database.migrate()
+        self.database = chosen_database(path / "jobs.db")
         self.store: Store = new_store(self.database)
         self.store.instance.id("instance")
         self.store.instance.open_vault()

@@ -4,7 +4,7 @@ import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import docker
@@ -84,14 +84,18 @@ def pair(
 ) -> Iterator[tuple[Service, Service]]:
     """Two services: the first one runs jobs, the second none. Tests leave nothing running."""
     house = House(tmp_path_factory.mktemp("pair"), images.default, s3, corndogs)
-    first = house.service(bad_tokens=40).start()
-    second = house.service(concurrency=0, bad_tokens=40).start()
-    ends = [ended_cleanly(service, engine) for service in (first, second)]
-    for end in ends:
-        next(end)
-    yield first, second
-    for end in reversed(ends):
-        assert next(end, None) is None
+    options = {"bad_tokens": 40, "allow_address": "127.0.0.1/32", "queue": "default"}
+    with ExitStack() as running:
+        pair = []
+        for each in ({}, {"concurrency": 0}):
+            service = house.service(**options, **each)
+            running.callback(service.kill)
+            service.start()
+            pair.append(service)
+        yield pair[0], pair[1]
+        for service in reversed(pair):
+            for _ in ended_cleanly(service, engine):
+                pass
 
 
 @pytest.fixture

@@ -119,6 +119,12 @@ class TcpProxy(EngineProxy):
         with socket.create_server(("127.0.0.1", 0)) as chosen:
             self.port = int(chosen.getsockname()[1])
 
+    def turn_to(self, target_port: int) -> None:
+        """Break all connections, and forward further ones to another port."""
+        self.off()
+        self._target_port = target_port
+        self.on()
+
     @property
     def url(self) -> str:
         """Where it listens."""

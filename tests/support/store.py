@@ -1,11 +1,13 @@
 """A job store on a separate database for each test."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from reactorcide.store import Store
 from reactorcide.store.database import Database
+from reactorcide.store.postgresql import PostgreSQLDatabase
 from reactorcide.store.vault import Vault
 from tests.support.postgresql import PostgreSQL, cluster
 
@@ -28,6 +30,16 @@ def new_database(engine: str, path: Path) -> AnyDatabase:
     database = Database(path)
     database.migrate()
     return database
+
+
+def chosen_database(path: Path) -> AnyDatabase:
+    """Return a new database of the engine that ``REACTORCIDE_TEST_DATABASE`` names: SQLite by default."""
+    return new_database(os.environ.get("REACTORCIDE_TEST_DATABASE", "sqlite"), path)
+
+
+def opened_again(database: AnyDatabase) -> Database | PostgreSQLDatabase:
+    """Return other connections to a database, with a writers' lock of their own, as another process has."""
+    return Database(database.path) if isinstance(database, Database) else PostgreSQLDatabase(database.url)
 
 
 def new_store(database: AnyDatabase) -> Store:

@@ -28,12 +28,11 @@ from reactorcide.runner.fake import FakeRunner
 from reactorcide.runs import RunContext, evaluation
 from reactorcide.runs.evaluate import Evaluator
 from reactorcide.sources.roots import SourceRoots
-from reactorcide.store.database import Database
 from reactorcide.worker.attempt import Limits
 from reactorcide.worker.local import LocalPort, queue_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.prepare import Preparation
-from tests.support.store import new_store
+from tests.support.store import AnyDatabase, chosen_database, new_store
 from tests.support.waiting import wait_until
 
 USER = User(user_id="u", username="u", email=None, role=Role.USER, is_active=True, created_at_ms=0)
@@ -62,7 +61,7 @@ class House:
     preparation: Preparation
     corndogs: EmbeddedCorndogs
     workers: list[Worker]
-    database: Database
+    database: AnyDatabase
 
     def worker(self, **options: Any) -> Worker:
         """Start a worker."""
@@ -131,8 +130,7 @@ def house(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[House]:
 def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
     """Open the queue, the stores and the fake engine that a worker needs; close all of them at the end."""
     tmp_path.mkdir(exist_ok=True)
-    database = Database(tmp_path / "jobs.db")
-    database.migrate()
+    database = chosen_database(tmp_path / "jobs.db")
     corndogs = EmbeddedCorndogs(tmp_path / "corndogs.db")
     corndogs.start()
     store = new_store(database)

@@ -16,9 +16,10 @@ from reactorcide.jobs import delete, retention
 from reactorcide.jobs.pin import pin
 from reactorcide.lib.clock import now_ms
 from reactorcide.objects.filesystem import FilesystemObjectStore
-from reactorcide.store.database import Database
+from reactorcide.store import Store
+from reactorcide.store.vault import Vault
 from reactorcide.worker.janitor import Janitor
-from tests.support.store import new_store
+from tests.support.store import opened_again
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
 
@@ -209,8 +210,8 @@ def test_concurrent_retention_removes_each_job_once(house: House, tmp_path: Path
     house.worker()
     jobs = ended_jobs(house, 12)
     # With a connection and a lock of its own, as another process has.
-    database = Database(tmp_path / "jobs.db")
-    other = replace(house.context, store=new_store(database))
+    database = opened_again(house.database)
+    other = replace(house.context, store=Store(database, Vault.beside(house.database.path)))
     removed_ids: list[str] = []
     both = threading.Barrier(2)
 

@@ -19,9 +19,10 @@ from reactorcide.projects import change as projects
 from reactorcide.runs.cancel import cancel
 from reactorcide.schedules import change, read
 from reactorcide.schedules.start import BY_HAND, NOTHING_TO_START, STARTED, Due, start_by_hand
-from reactorcide.store.database import Database
+from reactorcide.store import Store
+from reactorcide.store.vault import Vault
 from reactorcide.worker.scheduler import Scheduler
-from tests.support.store import database_of, new_store
+from tests.support.store import database_of, opened_again
 from tests.support.waiting import wait_until
 from tests.worker.conftest import USER, House
 from tests.worker.test_project_runs import CI, Project
@@ -335,8 +336,8 @@ def test_names_and_limits_are_checked(planned: Planned) -> None:
 @pytest.fixture
 def other(planned: Planned) -> Iterator[Planned]:
     """What another service on the same database sees."""
-    database = Database(database_of(planned.context.jobs.store).path)
-    store = new_store(database)
+    database = opened_again(database_of(planned.context.jobs.store))
+    store = Store(database, Vault.beside(database_of(planned.context.jobs.store).path))
     store.instance.open_vault()
     jobs = replace(planned.context.jobs, store=store)
     second = Planned.__new__(Planned)

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 
 from reactorcide.domain.audit import operator
+from reactorcide.domain.errors import StoreError
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.workers import AttemptLease, WorkerSession
 from reactorcide.jobs import adopt, lifecycle
@@ -15,6 +16,7 @@ from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.remote.registry import MIN_SECRET_CHARS
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
+from reactorcide.store.database import Database
 from tests.support.waiting import wait_until
 from tests.worker.conftest import House
 
@@ -30,7 +32,12 @@ class Watched:
         self.now = 1000.0
         attempts = LeasedAttempts(house.context, lease_s=60, max_log_bytes=1 << 20)
         self._lost = LostAttempts(
-            house.context, attempts, grace_s=GRACE_S, lease_s=LEASE_S, clock=lambda: self.now
+            house.context,
+            attempts,
+            grace_s=GRACE_S,
+            lease_s=LEASE_S,
+            own_worker_id=lambda: "embedded-own",
+            clock=lambda: self.now,
         )
 
     def claimed(self, job: Job) -> Job:
@@ -147,3 +154,44 @@ def test_why_says_what_happens_to_a_job_whose_worker_is_away(house: House, retri
     watched.after(0)
     watched.after(PATIENCE_S + 1)
     assert "was not heard of for more than 100 s (--lost-after)" in why(60)
+
+
+def test_jobs_of_a_lost_service_run_again_and_the_own_ones_go_on(house: House) -> None:
+    watched, jobs = Watched(house), [house.submit() for _ in range(2)]
+    for job, worker_id in zip(jobs, ("embedded-own", "embedded-other"), strict=True):
+        lifecycle.claim(house.context, job.job_id, new_id(), worker_id, lost_after_s=LOST_AFTER_S)
+    watched.after(0)
+    watched.after(PATIENCE_S + 1)
+    assert [(house.job(job).status, house.job(job).attempt) for job in jobs] == [
+        (JobStatus.RUNNING, 1),
+        (JobStatus.SUBMITTED, 2),
+    ]
+    # It comes back: its worker hears that the attempt is not its own any more.
+    keys = [(job.job_id, 1) for job in jobs]
+    assert adopt.ended_elsewhere(house.context, "embedded-other", keys[1:]) == {keys[1]}
+    assert adopt.ended_elsewhere(house.context, "embedded-own", keys[:1]) == set()
+    ours, others = adopt.unfinished(house.context, "embedded-other", lease_s=None)
+    assert (ours, [item.job.job_id for item in others]) == ([], [jobs[0].job_id])
+
+
+def test_an_outage_of_the_database_begins_the_time_anew(house: House) -> None:
+    watched, job = Watched(house), house.submit()
+    lifecycle.claim(house.context, job.job_id, new_id(), "embedded-other", lost_after_s=LOST_AFTER_S)
+    watched.after(0)
+    watched.after(PATIENCE_S)
+    if not isinstance(house.database, Database):
+        pytest.skip("a file is moved away")
+    house.database.close()
+    # As a server that is away for a moment.
+    path = house.database.path
+    path.rename(path.with_name("away"))
+    path.mkdir()
+    with pytest.raises(StoreError):
+        watched.after(1)
+    path.rmdir()
+    path.with_name("away").rename(path)
+    watched.after(1)
+    watched.after(PATIENCE_S)
+    assert house.job(job).status is JobStatus.RUNNING
+    watched.after(1)
+    assert house.job(job).attempt == 2
