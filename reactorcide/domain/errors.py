@@ -111,6 +111,10 @@ class LogTaken(ObjectStoreError):
     """A growing log has another writer by now, or is sealed or removed."""
 
 
+class ObjectChanged(ObjectStoreError):
+    """An object is another one by now than the one that was to be replaced."""
+
+
 class ObjectStoreRefused(ObjectStoreError):
     """The object store refused the access: wrong credentials, bucket or region."""
 

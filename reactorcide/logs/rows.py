@@ -4,13 +4,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from reactorcide.domain.errors import LogTaken, ObjectNotFound, ObjectStoreError, StoreError
+from reactorcide.domain.errors import (
+    LogTaken,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectStoreError,
+    StoreError,
+)
 from reactorcide.domain.logs import GrowingLog, LogName, parse_log_key, parse_log_prefix
 from reactorcide.lib.ids import new_id
 from reactorcide.objects import ObjectStore, StoredObject
 
 _GATHERED_BYTES = 1 << 14
 """Pieces up to this length are gathered to longer ones, so that a log of short lines is not a row each."""
+_SEAL_TRIES = 5
 _WRITE_BYTES = 1 << 20
 """The most that one transaction appends: other writers wait for it."""
 
@@ -97,17 +104,29 @@ class RowLogStore:
     def seal(self, prefix: str) -> None:
         """See ``LogStore.seal``. Several services may do it at once."""
         for file in list(self.unsealed(prefix)):
-            log, sealer = parse_log_key(file.key), new_id()
-            with _translated(file.key):
-                # Nothing is appended to it from now on, but by one who opens it again.
-                growing = self._pieces.open(log, sealer, size_bytes=None)
-            if growing is not None:
-                self._seal(log, growing)
+            log = parse_log_key(file.key)
+            for _ in range(_SEAL_TRIES):
+                try:
+                    self._seal(log)
+                except ObjectChanged as exc:
+                    changed = exc
+                    continue
+                break
+            else:
+                raise changed
 
-    def _seal(self, log: LogName, growing: GrowingLog) -> None:
+    def _seal(self, log: LogName) -> None:
+        # Before the file is taken: whoever takes it later makes another object, which this one, however late
+        # it arrives, does not replace.
+        tag = self._objects.tag(log.key)
+        with _translated(log.key):
+            # Nothing is appended to it from now on, but by one who opens it again.
+            growing = self._pieces.open(log, new_id(), size_bytes=None)
+        if growing is None:
+            return
         try:
             if growing.base_bytes < growing.size_bytes or self._object_bytes(log.key) != growing.size_bytes:
-                self._objects.put(log.key, self._whole(log, growing))
+                self._objects.replace(log.key, self._whole(log, growing), tag)
         except _Gone:
             # Another service was faster: it has the same bytes.
             return

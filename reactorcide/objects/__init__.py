@@ -37,6 +37,16 @@ class ObjectStore(Protocol):
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """Store an object whole and durably, or not at all, and return its size; replaces an old one."""
 
+    def tag(self, key: str) -> str | None:
+        """Return what tells an object from the others under the same key; ``None`` if there is none."""
+
+    def replace(self, key: str, chunks: Iterable[bytes], tag: str | None) -> int:
+        """Do the same as ``put``, but only where ``tag(key)`` is ``tag``.
+
+        Raises ``ObjectChanged`` for another object; also where this call itself has stored it, and the answer
+        was lost.
+        """
+
     def put_file(self, key: str, path: Path) -> None:
         """Store a local file whole and durably, and remove it; replaces an old object.
 

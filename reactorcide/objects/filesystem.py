@@ -6,13 +6,14 @@ import resource
 import secrets
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import FileIO
 from pathlib import Path
 
-from reactorcide.domain.errors import ObjectNotFound, ObjectStoreError
+from reactorcide.domain.errors import ObjectChanged, ObjectNotFound, ObjectStoreError
 from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 from reactorcide.objects import RESERVED, StoredObject, key_parts
 
@@ -35,6 +36,7 @@ class FilesystemObjectStore:
     def __init__(self, base: Path, *, min_free_bytes: int = 0) -> None:
         self._base = base
         self._min_free_bytes = min_free_bytes
+        self._replacing = threading.Lock()
 
     def remove_leftovers(self, min_age_s: float = 0) -> None:
         """See ``ObjectStore.remove_leftovers``; the age of a file is the time since it was last written."""
@@ -53,6 +55,33 @@ class FilesystemObjectStore:
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""
+        return self._put(key, chunks, nullcontext())
+
+    def tag(self, key: str) -> str | None:
+        """See ``ObjectStore.tag``."""
+        try:
+            descriptor = self._open_for_reading(key)
+        except ObjectNotFound:
+            return None
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+
+    def replace(self, key: str, chunks: Iterable[bytes], tag: str | None) -> int:
+        """See ``ObjectStore.replace``; only this process writes here."""
+
+        @contextmanager
+        def unchanged() -> Iterator[None]:
+            with self._replacing:
+                if self.tag(key) != tag:
+                    raise ObjectChanged(f"the object {key} is another one by now")
+                yield
+
+        return self._put(key, chunks, unchanged())
+
+    def _put(self, key: str, chunks: Iterable[bytes], replacing: AbstractContextManager[None]) -> int:
         *parents, name = key_parts(key)
         temporary = secrets.token_hex(16)
         size_bytes = 0
@@ -71,6 +100,7 @@ class FilesystemObjectStore:
                 translated(key),
                 self._directory([RESERVED]) as temporary_dir,
                 self._directory(parents, create=True) as parent,
+                replacing,
             ):
                 os.replace(temporary, name, src_dir_fd=temporary_dir, dst_dir_fd=parent)
                 os.fsync(parent)

@@ -1,7 +1,8 @@
 """Objects in a bucket of S3, or of a server like it. Needs the extra ``reactorcide[scale]``."""
 
+import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -14,9 +15,17 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from urllib3.exceptions import HTTPError
 
-from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError, ObjectStoreRefused
+from reactorcide.domain.errors import (
+    InvalidInput,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectStoreError,
+    ObjectStoreRefused,
+)
 from reactorcide.lib.deferred import Deferred
 from reactorcide.objects import RESERVED, StoredObject, key_parts
+
+log = logging.getLogger("reactorcide.objects")
 
 MAX_S3_KEY_BYTES = 1024
 """Bytes of a key with the prefix: S3's own limit."""
@@ -31,6 +40,7 @@ _FRESH_S = 5.0
 """A bucket that took an object this recently is not probed again."""
 _NO_KEY = "NoSuchKey"
 _NO_RANGE = "InvalidRange"
+_CHANGED = ("PreconditionFailed", "ConditionalRequestConflict", "412")
 _ADVICE = {
     "NoSuchBucket": "create the bucket, or name another one with --objects",
     "PermanentRedirect": "set AWS_DEFAULT_REGION to the region of the bucket",
@@ -66,28 +76,69 @@ class S3ObjectStore:
         self._client: Any = _client(region, connect_s=5, read_s=30, tries=3)
         self._probe_client: Any = _client(region, connect_s=2, read_s=3, tries=1)
         self._written_at = float("-inf")
+        self._knows_conditions = True
 
     def put(self, key: str, chunks: Iterable[bytes]) -> int:
         """See ``ObjectStore.put``; an error of ``chunks`` itself passes through and stores nothing."""
+        return self._put(key, chunks, {})
+
+    def tag(self, key: str) -> str | None:
+        """See ``ObjectStore.tag``."""
+        try:
+            return str(self._head(key)["ETag"])
+        except ObjectNotFound:
+            return None
+
+    def replace(self, key: str, chunks: Iterable[bytes], tag: str | None) -> int:
+        """See ``ObjectStore.replace``. A server that does not know the condition replaces any object."""
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        return self._put(key, chunks, condition if self._knows_conditions else {})
+
+    def _put(self, key: str, chunks: Iterable[bytes], condition: dict[str, str]) -> int:
         name = self._name(key)
         parts = _parts(chunks)
         first = next(parts, b"")
         if len(first) < PART_BYTES:
-            with self._translated(f"write {key}"):
-                self._client.put_object(Bucket=self._bucket, Key=name, Body=first)
+            upload: dict[str, Any] = {"Bucket": self._bucket, "Key": name}
+            self._finish(key, condition, self._client.put_object, upload | {"Body": first})
             self._written_at = monotonic()
             return len(first)
+        upload = {"Bucket": self._bucket, "Key": name}
         with self._translated(f"write {key}"):
-            upload = {"Bucket": self._bucket, "Key": name}
             upload["UploadId"] = self._client.create_multipart_upload(**upload)["UploadId"]
         try:
-            return self._put_parts(key, upload, first, parts)
+            return self._put_parts(key, upload, condition, first, parts)
         except BaseException:
             with suppress(ObjectStoreError), self._translated(f"abort {key}"):
                 self._client.abort_multipart_upload(**upload)
             raise
 
-    def _put_parts(self, key: str, upload: dict[str, str], first: bytes, following: Iterator[bytes]) -> int:
+    def _finish(
+        self, key: str, condition: dict[str, str], call: Callable[..., Any], arguments: dict[str, Any]
+    ) -> None:
+        """Make the call by which an object appears, under a condition."""
+        try:
+            with self._translated(f"write {key}"):
+                call(**arguments, **condition)
+        except _NotImplemented:
+            if not condition:
+                raise
+            self._knows_conditions = False
+            log.info("%s takes no conditions, so that a log may be replaced by an older one", self._url)
+            self._finish(key, {}, call, arguments)
+        except _NoSuchKey as exc:
+            if "IfMatch" in condition:
+                raise ObjectChanged(f"the object {key} is gone") from exc
+            raise
+
+    def _put_parts(
+        self,
+        key: str,
+        upload: dict[str, str],
+        condition: dict[str, str],
+        first: bytes,
+        following: Iterator[bytes],
+    ) -> int:
         size_bytes = 0
         done: list[dict[str, Any]] = []
         part = first
@@ -98,8 +149,8 @@ class S3ObjectStore:
             done.append({"PartNumber": number, "ETag": answer["ETag"]})
             size_bytes += len(part)
             part = next(following, b"")
-        with self._translated(f"write {key}"):
-            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": done})
+        parts = {"MultipartUpload": {"Parts": done}}
+        self._finish(key, condition, self._client.complete_multipart_upload, upload | parts)
         self._written_at = monotonic()
         return size_bytes
 
@@ -145,10 +196,14 @@ class S3ObjectStore:
 
     def size(self, key: str) -> int:
         """See ``ObjectStore.size``."""
+        return int(self._head(key)["ContentLength"])
+
+    def _head(self, key: str) -> dict[str, Any]:
         name = self._name(key)
         try:
             with self._translated(f"read {key}"):
-                return int(self._client.head_object(Bucket=self._bucket, Key=name)["ContentLength"])
+                found: dict[str, Any] = self._client.head_object(Bucket=self._bucket, Key=name)
+                return found
         except _NoSuchKey as exc:
             # An answer to HEAD has no body, so it does not tell a missing object from a missing bucket.
             with self._translated(f"read {key}"):
@@ -243,12 +298,14 @@ class S3ObjectStore:
                 raise _NoSuchKey(f"{failed}: {code}") from exc
             if code == _NO_RANGE or status == 416:
                 raise _BeyondTheEnd(f"{failed}: {code}") from exc
+            if code in _CHANGED:
+                raise ObjectChanged(f"{failed}: it is another object by now ({code})") from exc
             message = str(exc.response.get("Error", {}).get("Message", ""))
             reason = f"{failed}: {code}: {message.rstrip('.')}" if message else f"{failed}: {code}"
             advice = _ADVICE.get(code, _ADVICE_CREDENTIALS if status in (401, 403) else None)
             if advice is not None:
                 raise ObjectStoreRefused(f"{reason}; {advice}") from exc
-            raise ObjectStoreError(reason) from exc
+            raise (_NotImplemented if code == "NotImplemented" else ObjectStoreError)(reason) from exc
         except (NoCredentialsError, PartialCredentialsError) as exc:
             raise ObjectStoreRefused(
                 f"{failed}: {exc}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -259,6 +316,10 @@ class S3ObjectStore:
 
 class _NoSuchKey(ObjectStoreError):
     """There is no object under the key, or no such upload."""
+
+
+class _NotImplemented(ObjectStoreError):
+    """The server does not know something that it was asked for."""
 
 
 class _BeyondTheEnd(ObjectStoreError):

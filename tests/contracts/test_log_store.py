@@ -50,7 +50,7 @@ def logs(request: pytest.FixtureRequest, objects: ObjectStore, tmp_path: Path) -
 
 def put_method(logs: LogStore) -> str:
     """Return the method of the object store that sealing calls."""
-    return "put_file" if isinstance(logs, LocalLogStore) else "put"
+    return "put_file" if isinstance(logs, LocalLogStore) else "replace"
 
 
 def whole(store: LogStore | ObjectStore, key: str = KEY) -> bytes:
@@ -129,7 +129,7 @@ def test_a_log_that_cannot_be_sealed_stays_readable(
 ) -> None:
     write(logs, b"text")
 
-    def fail(key: str, content: object) -> None:
+    def fail(key: str, content: object, *tag: object) -> None:
         raise ObjectStoreError("the object store is away")
 
     with monkeypatch.context() as patch:
@@ -160,11 +160,11 @@ def test_a_kill_while_a_log_is_sealed_loses_nothing(
     writer.close()
     put, put_sealed, calls = objects.put, getattr(objects, put_method(logs)), 0
 
-    def killed(key: str, content: Path | Iterable[bytes]) -> None:
+    def killed(key: str, content: Path | Iterable[bytes], *tag: object) -> None:
         nonlocal calls
         calls += 1
         if calls <= file_number:
-            put_sealed(key, content)
+            put_sealed(key, content, *tag)
             return
         if stored:
             # The bytes are there, and the file or its rows are still there as well.
@@ -473,20 +473,52 @@ class TestRows:
     ) -> None:
         logs, other = (RowLogStore(pieces, objects) for _ in range(2))
         write(logs, b"x" * 2_000_000)
-        put = objects.put
+        replace = objects.replace
 
-        def late(key: str, chunks: Iterable[bytes]) -> int:
+        def late(key: str, chunks: Iterable[bytes], tag: str | None) -> int:
             # While the first service reads the rows, the second takes them away.
-            monkeypatch.setattr(objects, "put", put)
+            monkeypatch.setattr(objects, "replace", replace)
             chunks = iter(chunks)
             first = next(chunks)
             other.seal(PREFIX)
-            return put(key, itertools.chain([first], chunks))
+            return replace(key, itertools.chain([first], chunks), tag)
 
-        monkeypatch.setattr(objects, "put", late)
+        monkeypatch.setattr(objects, "replace", late)
         logs.seal(PREFIX)
         assert whole(objects) == whole(logs) == b"x" * 2_000_000
         assert list(logs.unsealed()) == []
+
+    @pytest.mark.parametrize("is_sealed_before", [False, True])
+    def test_a_slow_service_does_not_replace_what_another_has_sealed_meanwhile(
+        self,
+        pieces: LogPieces,
+        objects: ObjectStore,
+        monkeypatch: pytest.MonkeyPatch,
+        is_sealed_before: bool,
+    ) -> None:
+        slow, other = (RowLogStore(pieces, objects) for _ in range(2))
+        replace = objects.replace
+        write(slow, b"one\n")
+        if is_sealed_before:
+            slow.seal(PREFIX)
+            write(slow, b"two\n")
+        sealed = []
+
+        def late(key: str, chunks: Iterable[bytes], tag: str | None) -> int:
+            # All is read and on its way when the job is adopted elsewhere, goes on and ends.
+            monkeypatch.setattr(objects, "replace", replace)
+            data = b"".join(chunks)
+            write(other, b"three\n")
+            other.seal(PREFIX)
+            sealed.append(whole(other))
+            return replace(key, [data], tag)
+
+        monkeypatch.setattr(objects, "replace", late)
+        slow.seal(PREFIX)
+        [newest] = sealed
+        assert newest.endswith(b"three\n")
+        assert whole(objects) == whole(slow) == newest
+        assert list(slow.unsealed()) == []
 
     def test_a_log_is_written_while_another_transaction_is_open(
         self, logs: LogStore, database: AnyDatabase

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from reactorcide.domain.errors import InvalidInput, ObjectNotFound, ObjectStoreError
+from reactorcide.domain.errors import InvalidInput, ObjectChanged, ObjectNotFound, ObjectStoreError
 from reactorcide.objects import MAX_KEY_BYTES, MAX_PART_BYTES, MAX_PARTS, ObjectStore
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.objects.memory import MemoryObjectStore
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.support.s3 import S3Server
 
 BASE = "objects"
+PART_BYTES = 8 << 20
+"""From here on S3 gets an object in parts."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,26 @@ def test_stored_object_is_read_back(store: ObjectStore) -> None:
     assert store.put("a/b", [b"12", b"", b"345"]) == 5
     assert whole(store, "a/b") == b"12345"
     assert store.size("a/b") == 5
+
+
+@pytest.mark.parametrize("size_bytes", [3, 9 << 20])
+def test_only_the_object_that_was_seen_is_replaced(store: ObjectStore, size_bytes: int) -> None:
+    if is_s3(store) and size_bytes > PART_BYTES:
+        pytest.skip("moto does not know the condition of an upload in parts")
+    first, second, third = (bytes([number]) * size_bytes for number in range(3))
+    assert store.tag("a/b") is None
+    assert store.replace("a/b", [first], None) == size_bytes
+    seen = store.tag("a/b")
+    store.put("a/b", [second])
+    for tag in (None, seen):
+        with pytest.raises(ObjectChanged, match="another"):
+            store.replace("a/b", [third], tag)
+        assert whole(store, "a/b") == second
+    store.replace("a/b", [third], store.tag("a/b"))
+    assert whole(store, "a/b") == third
+    store.delete("a/")
+    with pytest.raises(ObjectChanged):
+        store.replace("a/b", [first], seen)
 
 
 def test_a_file_becomes_an_object(store: ObjectStore, tmp_path: Path) -> None:
