@@ -111,7 +111,7 @@ class Service:
             queues=settings.queues,
             check_disk=self._check_room,
             duties=[
-                *queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s)),
+                *queue_duties(QueueUpkeep(self._context, lease_s=settings.lease_s, turns=self._sharing)),
                 *run_duties(RunUpkeep(self._context)),
                 *lost_duties(lost),
             ],
@@ -125,6 +125,7 @@ class Service:
             keep_image_days=settings.keep_image_days,
             keep_source_days=settings.keep_source_days,
             max_cache_bytes=settings.max_cache_bytes,
+            engine=lambda: port.engine,
         )
         self._http = parts.deferred_http(AddressRules(settings.allow_addresses, settings.deny_addresses))
         public_url = None if settings.public_url is None else settings.public_url.rstrip("/")

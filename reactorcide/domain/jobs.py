@@ -186,6 +186,8 @@ class PulledImage:
     image_id: str
     """The engine's id of the pulled image; its name may refer to another image later."""
     last_used_at_ms: int
+    engine: str = ""
+    """The worker whose engine has it, if several services share the database; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ from typing import TypeVar
 
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.jobs import JobStatus
+from reactorcide.domain.peers import Alone, Turns
 from reactorcide.jobs import JobContext, lifecycle, requeue
 from reactorcide.jobs.submit import enqueue
 from reactorcide.lib.clock import now_ms
 
 T = TypeVar("T")
 
+_SUBMITTING = "submit"
 _MAX_CLOSED = 100
 _MAX_CHECKED = 50
 """Tasks checked at a time: 25 calls a second check thousands of queued jobs within minutes."""
@@ -26,14 +28,26 @@ class QueueUpkeep:
     or queue does not block the others.
     """
 
-    def __init__(self, context: JobContext, *, lease_s: float) -> None:
+    def __init__(self, context: JobContext, *, lease_s: float, turns: Turns | None = None) -> None:
+        """``turns`` are taken to submit jobs, if there may be other services."""
         self._context = context
+        self._turns = turns or Alone()
         self.lease_s = lease_s
         self._started_at_ms = now_ms()
         self._checked_up_to = self._closed_up_to = ""
 
     def submit_due(self) -> None:
         """Enqueue committed jobs that Corndogs does not have."""
+        # One service at a time: two would make two tasks of each job.
+        if not self._context.store.tasks.to_submit(now_ms=now_ms(), limit=1):
+            return
+        if self._turns.take(_SUBMITTING, ""):
+            try:
+                self._submit_due()
+            finally:
+                self._turns.give_back(_SUBMITTING, "")
+
+    def _submit_due(self) -> None:
         for job, failures in self._context.store.tasks.to_submit(now_ms=now_ms()):
             after = enqueue(self._context, job, failures=failures)
             if after is not None and after.status is JobStatus.SUBMIT_FAILED:

@@ -13,12 +13,15 @@ class Images:
     def __init__(self, db: Connection) -> None:
         self._db = db
 
-    def add(self, image: str, image_id: str, *, now_ms: int) -> None:
-        """Record an image, named with its tag, that was pulled for a job that is about to use it."""
+    def add(self, image: str, image_id: str, *, now_ms: int, engine: str = "") -> None:
+        """Record an image, named with its tag, that was pulled for a job that is about to use it.
+
+        ``engine`` tells the engines of services that share the database apart.
+        """
         query = PulledImageRow.insert(
-            image=image, image_id=image_id, pulled_at_ms=now_ms, last_used_at_ms=now_ms
+            engine=engine, image=image, image_id=image_id, pulled_at_ms=now_ms, last_used_at_ms=now_ms
         ).on_conflict(
-            conflict_target=[PulledImageRow.image],
+            conflict_target=[PulledImageRow.engine, PulledImageRow.image],
             preserve=[PulledImageRow.image_id, PulledImageRow.pulled_at_ms, PulledImageRow.last_used_at_ms],
         )
         self._db.write(query.execute)
@@ -30,18 +33,23 @@ class Images:
     def remove(self, image: PulledImage) -> None:
         """Remove the record of an image, unless it was pulled anew or used meanwhile."""
         query = PulledImageRow.delete().where(
-            (PulledImageRow.image == image.image) & (PulledImageRow.last_used_at_ms == image.last_used_at_ms)
+            (PulledImageRow.engine == image.engine)
+            & (PulledImageRow.image == image.image)
+            & (PulledImageRow.last_used_at_ms == image.last_used_at_ms)
         )
         self._db.write(query.execute)
 
-    def unused(self, *, since_ms: int) -> list[PulledImage]:
-        """Return the images that were pulled and that no job has used since then."""
+    def unused(self, *, since_ms: int, engine: str = "") -> list[PulledImage]:
+        """Return the images that were pulled for an engine and that no job, of whichever, has used since."""
         with self._db.read() as db:
             rows = (
                 PulledImageRow.select(
-                    PulledImageRow.image, PulledImageRow.image_id, PulledImageRow.last_used_at_ms
+                    PulledImageRow.image,
+                    PulledImageRow.image_id,
+                    PulledImageRow.last_used_at_ms,
+                    PulledImageRow.engine,
                 )
-                .where(PulledImageRow.last_used_at_ms < since_ms)
+                .where((PulledImageRow.last_used_at_ms < since_ms) & (PulledImageRow.engine == engine))
                 .tuples()
                 .execute(db)
             )

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 
 from reactorcide.deliveries.retention import remove_old
 from reactorcide.domain import audit
@@ -37,7 +38,10 @@ class Janitor:
         keep_image_days: int = 0,
         keep_source_days: int = 0,
         max_cache_bytes: int = 0,
+        engine: Callable[[], str] = lambda: "",
     ) -> None:
+        """``engine`` returns what tells this service's engine from those of others on the database."""
+        self._engine = engine
         self._context = context
         self._runner = runner
         self._policy = policy
@@ -101,7 +105,8 @@ class Janitor:
         if not self._keep_image_days:
             return
         since_ms = now_ms() - self._keep_image_days * retention.DAY_MS
-        for image in images.remove_unused(self._context, self._runner.remove_image, since_ms=since_ms):
+        remove = self._runner.remove_image
+        for image in images.remove_unused(self._context, remove, since_ms=since_ms, engine=self._engine()):
             log.info("image %s is removed: unused for %d days", image.image, self._keep_image_days)
 
     def _remove_sources(self) -> None:

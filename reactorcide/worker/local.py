@@ -106,6 +106,11 @@ class LocalPort:
         return instance_id if self._shared is None else f"{instance_id}.{self.worker_id}"
 
     @property
+    def engine(self) -> str:
+        """What tells the engine of this service from those of others on the database."""
+        return "" if self._shared is None else self.worker_id
+
+    @property
     def lease_s(self) -> float:
         """See ``WorkerPort.lease_s``."""
         return self._lease_s
@@ -247,7 +252,7 @@ class LocalPort:
 
     def image_pulled(self, image: str, image_id: str) -> None:
         """See ``WorkerPort.image_pulled``."""
-        images.pulled(self._context, image, image_id)
+        images.pulled(self._context, image, image_id, engine=self.engine)
 
     def open_log(self, job: Job, *, max_bytes: int) -> LogWriter:
         """See ``WorkerPort.open_log``."""

@@ -162,8 +162,10 @@ class Tally:
 
 
 @contextmanager
-def machines(home: Path, image: str, *, services: int, workers: int) -> Iterator[Machines]:
-    """Start everything; at the end all of it is ended."""
+def machines(
+    home: Path, image: str, *, services: int, workers: int, concurrency: int = 0
+) -> Iterator[Machines]:
+    """Start everything; at the end all of it is ended. ``concurrency`` is how many jobs each service runs."""
     home.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         database = Database()
@@ -181,7 +183,7 @@ def machines(home: Path, image: str, *, services: int, workers: int) -> Iterator
                 image,
                 environment,
                 port=free_port(),
-                concurrency=0,
+                concurrency=concurrency,
                 cancel_grace=1,
                 lease=3,
                 objects=objects,

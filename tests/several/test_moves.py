@@ -8,6 +8,7 @@ import docker
 import pytest
 
 from tests.several.conftest import House
+from tests.several.test_two_services import UNTIL_RELEASED
 from tests.support.engine_proxy import TcpProxy
 from tests.support.remote import RemoteWorker
 from tests.support.service import Service, clean_environment, command_line
@@ -55,22 +56,25 @@ def test_a_worker_goes_from_one_to_the_other_and_back(
         assert first.admin.job(cancelled)["status"] == "cancelled"
 
 
-def test_a_killed_service_adopts_its_own_jobs_and_no_other_does(house: House) -> None:
-    first, second = house.service().start(), house.service().start()
-    jobs = [first.admin.submit(COUNT) for _ in range(4)]
+def test_a_killed_service_adopts_its_own_jobs_and_no_other_does(
+    house: House, engine: docker.APIClient
+) -> None:
+    first, second = house.service().start(), house.service(concurrency=3).start()
+    jobs = [first.admin.submit(UNTIL_RELEASED) for _ in range(4)]
     for job in jobs:
-        wait_until(lambda: first.admin.log(job) != b"", 30, "it runs")  # noqa: B023
+        wait_until(lambda: first.admin.log(job) == b"begun\n", 60, "it runs")  # noqa: B023
     owners = {job["job_id"]: first.admin.job(job)["worker_id"] for job in jobs}
-    assert len(set(owners.values())) == 2, owners
+    assert set(owners.values()) == {own_worker(first), own_worker(second)}
     first.kill()
     # What the other one runs goes on, and it leaves the rest to the first.
     mine = [job for job in jobs if owners[job["job_id"]] == own_worker(second)]
+    release(engine, second)
     for job in mine:
         assert second.admin.wait(job)["attempt"] == 1
-    later = second.admin.run("echo meanwhile")
-    assert later["status"] == "completed"
+    assert second.admin.run("echo meanwhile")["status"] == "completed"
     assert {second.admin.job(job)["status"] for job in jobs if job not in mine} == {"running"}
     first.start()
+    release(engine, first)
     for job in jobs:
         ended = second.admin.wait(job)
         assert (ended["status"], ended["attempt"], ended["worker_id"]) == (
@@ -78,7 +82,14 @@ def test_a_killed_service_adopts_its_own_jobs_and_no_other_does(house: House) ->
             1,
             owners[job["job_id"]],
         )
-        assert second.admin.log(job) == COUNTED
+        assert second.admin.log(job) == b"begun\ndone\n"
+
+
+def release(engine: docker.APIClient, service: Service) -> None:
+    """Have the commands of a service's jobs end."""
+    for container in service.containers(engine):
+        touch = engine.exec_create(container["Id"], ["touch", "/tmp/go"])  # noqa: S108  # in the container
+        engine.exec_start(touch["Id"])
 
 
 def own_worker(service: Service) -> str:

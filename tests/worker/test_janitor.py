@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def janitor(house: House) -> Iterator[Callable[..., Janitor]]:
     """Starts janitors that end with the test."""
     janitors: list[Janitor] = []
 
-    def start(policy: retention.Policy, **days: int) -> Janitor:
+    def start(policy: retention.Policy, **days: Any) -> Janitor:
         janitors.append(Janitor(house.context, house.runner, policy, **days))
         janitors[-1].start()
         return janitors[-1]

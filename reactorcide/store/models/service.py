@@ -46,10 +46,13 @@ class SourceOwnerRow(Model):
 class PulledImageRow(Model):
     """An image that was pulled for a job, and when one last used it."""
 
-    image = TextField(primary_key=True)
+    engine = TextField()
+    """The worker whose engine has it, if several services share the database; else empty."""
+    image = TextField()
     image_id = TextField()
     pulled_at_ms = BigIntegerField()
     last_used_at_ms = BigIntegerField()
 
     class Meta:
         table_name = "pulled_image"
+        primary_key = CompositeKey("engine", "image")
