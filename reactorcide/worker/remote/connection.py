@@ -165,7 +165,13 @@ class Connection:
         body = self._question(0) | {"wait": 0}
         sent_at = boottime()
         with self._translated():
-            answer = self._transport.call("POST", f"sessions/{self.session.session_id}/next", body)
+            answer = self._transport.call(
+                "POST",
+                f"sessions/{self.session.session_id}/next",
+                body,
+                # The thread that calls this renews the leases, too.
+                timeout_s=max(1.0, self.session.lease_s / 3),
+            )
         self._hear(answer, sent_at)
 
     def unfinished(self) -> list[LeasedAttempt]:
@@ -220,6 +226,9 @@ class Connection:
 
     def stale(self, own: Held) -> None:
         """Have the container of an attempt ended that is this worker's no more."""
+        if own.is_ending:
+            # The call that reports the end hears of it itself.
+            return
         if not own.is_stale:
             own.is_stale = True
             log.warning("the service has given up this attempt", extra={"job_id": own.leased.job.job_id})

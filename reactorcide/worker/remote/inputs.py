@@ -1,4 +1,4 @@
-"""What a job of a run gets from its run, as the service answers it to a worker on another machine."""
+"""What a job of a run gets from its run and leaves to it, as workers on other machines exchange it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from reactorcide.domain.caches import CacheSpec
 from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.git_access import DeployKey, GitAccess
+from reactorcide.domain.jobs import Outcome
 from reactorcide.domain.runs import RunFiles
 from reactorcide.lib.tar import Entry
 
@@ -53,3 +54,9 @@ class Inputs:
             ci_sha=files["ci_sha"],
             user=files["user"],
         )
+
+
+def outputs_json(outcome: Outcome) -> dict[str, Any] | None:
+    """Return the outputs of a job as the service takes them."""
+    outputs = outcome.outputs
+    return None if outputs is None else {"values": dict(outputs.values), "variables": dict(outputs.variables)}

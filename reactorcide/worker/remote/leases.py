@@ -26,6 +26,8 @@ class Held:
     is_cancelled: bool = False
     is_stale: bool = False
     """The service has given it up: nothing more is to be reported."""
+    is_ending: bool = False
+    """Its end is being reported: a renewal on its way may come after that."""
     is_lost: bool = False
     """This worker was cut off for too long, and has ended it."""
     shipper: Shipper | None = None

@@ -11,7 +11,13 @@ from urllib.parse import quote
 
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.caches import CacheAnswer, CacheSpec, Check, ExpectedCache, FoundCache, key_digest
-from reactorcide.domain.errors import AttemptStale, IllegalTransition, InfrastructureError, LogConflict
+from reactorcide.domain.errors import (
+    AttemptStale,
+    IllegalTransition,
+    InfrastructureError,
+    LogConflict,
+    NotFound,
+)
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome, artifacts_prefix
 from reactorcide.domain.reports import JobReport
@@ -23,10 +29,10 @@ from reactorcide.logs.writer import LogWriter
 from reactorcide.worker.port import Cancelled, Unfinished
 from reactorcide.worker.port import Held as Renewal
 from reactorcide.worker.remote.connection import Connection
-from reactorcide.worker.remote.inputs import Inputs
+from reactorcide.worker.remote.inputs import Inputs, outputs_json
 from reactorcide.worker.remote.leases import Held, key_of
 from reactorcide.worker.remote.shipper import Shipper
-from reactorcide.worker.remote.transport import ServiceAway
+from reactorcide.worker.remote.transport import REFUSALS, ServiceAway
 
 log = logging.getLogger("reactorcide.worker")
 
@@ -304,7 +310,7 @@ class RemotePort:
             "exit_code": outcome.exit_code,
             "error": outcome.error,
             "has_artifacts": outcome.artifacts_object_key is not None,
-            "outputs": _outputs_json(outcome),
+            "outputs": outputs_json(outcome),
             "log_truncated": log_truncated,
         }
         self._end(job, "finish", body)
@@ -320,29 +326,20 @@ class RemotePort:
         **counters: int,
     ) -> None:
         """See ``WorkerPort.try_again``."""
-        body = {
-            "reason": reason,
-            "delay": delay_s,
-            "exit_code": exit_code,
-            "log_truncated": log_truncated,
-            **counters,
-        }
-        self._end(job, "try-again", body)
+        body = {"reason": reason, "delay": delay_s, "exit_code": exit_code}
+        self._end(job, "try-again", body | {"log_truncated": log_truncated, **counters})
 
     def _end(self, job: Job, path: str, body: dict[str, Any]) -> None:
         """Report the end of an attempt, after all of its log; of one that was given up there is nothing."""
         own = self._held(job)
         if own is None:
             return
+        own.is_ending = True
         try:
             if not own.is_stale:
                 log_bytes, index_bytes = (0, 0) if own.shipper is None else own.shipper.flush()
-                is_cut = body["log_truncated"] or (own.shipper is not None and own.shipper.is_full)
-                body = body | {
-                    "log_bytes": log_bytes,
-                    "index_bytes": index_bytes,
-                    "log_truncated": is_cut,
-                }
+                body = body | {"log_bytes": log_bytes, "index_bytes": index_bytes}
+                body["log_truncated"] |= own.shipper is not None and own.shipper.is_full
                 self._connection.of_attempt(own, "POST", path, body)
         except AttemptStale as exc:
             log.warning("%s", exc, extra={"job_id": job.job_id})
@@ -364,8 +361,8 @@ class RemotePort:
     def _call(self, job: Job, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         try:
             return self._connection.of_attempt(self._required(job), method, path, body)
-        except AttemptStale as exc:
-            # The attempt is told to end.
+        except (AttemptStale, NotFound) as exc:
+            # The attempt is told to end, or what it needs has gone meanwhile.
             raise ServiceAway(str(exc)) from exc
 
     def _send(self, job: Job, path: str, chunks: Iterable[bytes]) -> Any:
@@ -375,7 +372,10 @@ class RemotePort:
             raise ServiceAway(str(exc)) from exc
 
     def _send_json(self, job: Job, path: str, content: Any) -> None:
-        self._send(job, path, [json.dumps(content).encode()])
+        try:
+            self._send(job, path, [json.dumps(content).encode()])
+        except REFUSALS as exc:
+            raise ServiceAway(f"the service does not take the job's {path}: {exc}") from exc
 
     def _inputs(self, job: Job) -> Inputs:
         return self._connection.inputs(self._required(job))
@@ -392,8 +392,3 @@ class RemotePort:
                 pass
         except DamagedTar as exc:
             raise ServiceAway(f"{what} did not arrive whole: {exc}") from exc
-
-
-def _outputs_json(outcome: Outcome) -> dict[str, Any] | None:
-    outputs = outcome.outputs
-    return None if outputs is None else {"values": dict(outputs.values), "variables": dict(outputs.variables)}

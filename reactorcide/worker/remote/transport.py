@@ -38,6 +38,10 @@ _SURELY_OPEN_S = 5.0
 """The service keeps an idle connection for longer."""
 
 
+REFUSALS = (InvalidInput, TooLarge, NotFound)
+"""What the service says of what it was sent."""
+
+
 class ServiceAway(ObjectStoreError):
     """The service was not reached, or could not do what it was asked; trying again later may help.
 

@@ -1,5 +1,6 @@
 """The calls of workers, one by one: each may be repeated, and none is taken from the wrong worker."""
 
+import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,6 +161,26 @@ def test_an_attempt_is_of_its_worker_and_its_lease(hub: Service, hand: Hand) -> 
         assert response.status_code in (400, 404), response.text
     assert hand.finish(assignment).status_code == 204
     assert hub.admin.artifacts(job) == []
+
+
+def test_a_body_that_breaks_off_is_not_what_is_wrong(hub: Service, hand: Hand) -> None:
+    _, assignment = hand.assigned()
+    head = (
+        f"PUT /api/v1/worker/attempts/{assignment['job_id']}/1/artifacts/a HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {hand.client.token}\r\nX-Lease-Token: {assignment['lease_token']}\r\n"
+        "Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n"
+        "Expect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", hub.port), 20) as sender:
+        sender.sendall(head.encode())
+        # The service wants the body.
+        assert sender.recv(4096).startswith(b"HTTP/1.1 100 ")
+        sender.sendall(b"4\r\nhalf\r\nand no more chunks\r\n")
+        answer = b"".join(iter(lambda: sender.recv(4096), b""))
+    # Else its worker would take the name of the artifact for too long.
+    assert answer.startswith(b"HTTP/1.1 503 "), answer
+    assert b"send it again" in answer
+    assert hand.finish(assignment).status_code == 204
 
 
 def test_versions_one_apart_understand_each_other_and_others_get_a_sentence(hub: Service, hand: Hand) -> None:

@@ -11,7 +11,7 @@ from flask import Response, jsonify, request
 
 from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
 from reactorcide.domain.caches import ExpectedCache, key_digest
-from reactorcide.domain.errors import InvalidInput, JobFailed, NotFound, TooLarge
+from reactorcide.domain.errors import Busy, InvalidInput, JobFailed, NotFound, TooLarge
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import artifacts_prefix, service_log_key
 from reactorcide.domain.reports import FailedTest, JobReport, JUnitFile
@@ -299,11 +299,19 @@ def _bounded(max_bytes: int, what: str, option: str | None = None) -> Iterator[b
     request.max_content_length = None
     stream = cast(BinaryIO, request.stream)
     size_bytes = 0
-    while chunk := stream.read(_CHUNK_BYTES):
+    while chunk := _next_chunk(stream):
         size_bytes += len(chunk)
         if size_bytes > max_bytes:
             raise TooLarge(f"{what} larger than {format_size(max_bytes)}{setting}")
         yield chunk
+
+
+def _next_chunk(stream: BinaryIO) -> bytes:
+    try:
+        return stream.read(_CHUNK_BYTES)
+    except InvalidInput as exc:
+        # It is not what was sent that is wrong: the worker sends it again.
+        raise Busy(f"{exc}; send it again") from exc
 
 
 def _counted(chunks: Iterator[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
