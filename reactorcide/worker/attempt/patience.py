@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from reactorcide.domain.errors import InfrastructureError, JobInterrupted
+from reactorcide.domain.errors import InfrastructureError, JobInterrupted, LogTaken
 from reactorcide.worker.interrupt import Interrupt, Reason
 
 T = TypeVar("T")
@@ -22,10 +22,15 @@ class Patience:
         self._log_fields = log_fields
 
     def __call__(self, call: Callable[[], T]) -> T:
-        """Return the result of ``call``; raises ``JobInterrupted`` when the service stops meanwhile."""
+        """Return the result of ``call``; raises ``JobInterrupted`` when the service stops meanwhile.
+
+        ``LogTaken`` is raised at once: another service has ended the attempt, and its log stays as it is.
+        """
         while True:
             try:
                 return call()
+            except LogTaken:
+                raise
             except InfrastructureError as exc:
                 log.warning("waiting: %s", exc, extra=self._log_fields)
                 if self._interrupt.reason is Reason.STOPPING:
