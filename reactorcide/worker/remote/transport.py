@@ -153,6 +153,12 @@ class Transport:
             "Content-Type": "application/octet-stream",
             "Transfer-Encoding": "chunked",
         }
+        try:
+            if connection.sock is None:
+                connection.connect()
+        except (OSError, HTTPException) as exc:
+            connection.close()
+            raise self._away(exc) from exc
         # Not the errors of the chunks: they may come from the engine.
         pieces = _Remembering(chunks)
         try:

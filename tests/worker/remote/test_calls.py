@@ -13,6 +13,7 @@ from reactorcide.app.worker import ServiceAddress, WorkerService
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.domain.workers import PROTOCOL
 from reactorcide.settings import Settings
+from reactorcide.worker.remote.transport import ServiceAway, Transport
 from tests.support.client import Client, Job
 from tests.support.remote import add_worker
 from tests.support.service import Service
@@ -192,6 +193,13 @@ def test_versions_one_apart_understand_each_other_and_others_get_a_sentence(hub:
     response = hand.client.request("POST", "worker/sessions", json=session | {"protocol": PROTOCOL + 2})
     assert response.status_code == 409
     assert "upgrade the older one of the two" in response.json()["message"]
+
+
+def test_a_file_for_a_service_that_is_away_can_be_sent_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport = Transport(f"http://127.0.0.1:{listener.getsockname()[1]}", lambda: "secret")
+    with pytest.raises(ServiceAway, match="refused"):
+        transport.send("PUT", "attempts/job/1/artifacts/a", [b"content"], lease="token")
 
 
 def test_secrets_cross_no_network_in_plain_text(tmp_path: Any) -> None:
