@@ -205,6 +205,9 @@ class Runner(Protocol):
         A negative answer is certain only once the container has ended. Raises ``ContainerGone``.
         """
 
+    def is_paused(self, container_id: str) -> bool:
+        """Return whether somebody has paused a container; raises ``ContainerGone``."""
+
     def create_service(self, spec: ServiceSpec) -> str:
         """Create the container of a service and return its id; raises ``ImageMissing``."""
 

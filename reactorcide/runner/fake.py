@@ -160,6 +160,11 @@ class FakeRunner:
         """See ``Runner.is_acknowledged``."""
         return self._get(container_id).is_handed_over
 
+    def is_paused(self, container_id: str) -> bool:
+        """See ``Runner.is_paused``."""
+        self._get(container_id)
+        return False
+
     def start(self, container_id: str) -> Started:
         """See ``Runner.start``."""
         container = self._get(container_id)

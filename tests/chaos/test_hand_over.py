@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
@@ -134,6 +135,36 @@ def test_service_killed_while_its_connection_stays_open(
         assert (ended["status"], ended["attempt"], times_run(service, ended)) == ("completed", 2, 1)
         wait_until(lambda: not service.containers(engine), 30, "the containers are gone")
         service.stop()
+
+
+def test_paused_container_is_replaced(
+    house: House, images: Images, engine: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("container._HAND_OVER_S", "container._UNSEEN_HAND_OVER_S", "report._FIRST_RETRY_DELAY_S"):
+        monkeypatch.setattr(f"reactorcide.worker.attempt.{name}", 1.0)
+    begin = house.context.store.attempts.begin_hand_over
+
+    def pause_and_begin(job_id: str, attempt: int, container_id: str, **options: Any) -> None:
+        if attempt == 1:
+            engine.pause(container_id)
+        begin(job_id, attempt, container_id, **options)
+
+    monkeypatch.setattr(house.context.store.attempts, "begin_hand_over", pause_and_begin)
+    with closing(DockerRunner({})) as runner:
+        house.runner = runner  # type: ignore[assignment]  # a real engine in place of the fake one
+        house.worker()
+        ended = house.until(
+            house.submit("echo ran", runner_image=images.default), lambda job: job.is_final, "the job to end"
+        )
+        first, *_ = house.context.store.attempts.of_job(ended.job_id)
+        if first.error == "exit code 137":
+            # To be killed it has to go on, and what takes its command meanwhile has run.
+            assert (ended.status, ended.attempt) == ("failed", 1)
+        else:
+            assert first.error == "somebody has paused its container before it took the command"
+            assert (ended.status, ended.attempt) == ("completed", 2)
+        for worker in house.workers:
+            worker.stop(10)
 
 
 def test_peer_vanishes_during_the_handover(

@@ -243,6 +243,11 @@ class DockerRunner:
         """See ``Runner.is_acknowledged``."""
         return output.is_acknowledged(self._client.api(), container_id)
 
+    def is_paused(self, container_id: str) -> bool:
+        """See ``Runner.is_paused``."""
+        with gone_if_missing(container_id), translated("inspect a container"):
+            return bool(self._client.api().inspect_container(container_id)["State"]["Paused"])
+
     def start(self, container_id: str) -> Started:
         """See ``Runner.start``."""
         api = self._client.api()

@@ -208,7 +208,9 @@ class Container:
                     # An unreadable copy may contain the acknowledgement.
                     log.warning("the command counts as run: %s", exc, extra=self._log_fields)
                     return
-            if monotonic() >= gives_up_at:
+            if monotonic() >= gives_up_at and not is_killed:
+                if self._patiently(lambda: self._runner.is_paused(self.container_id)):
+                    self.late, problem = None, "somebody has paused its container before it took the command"
                 self.signal("KILL")
                 is_killed = True
             self._patiently.rest(LOOK_S)
