@@ -107,6 +107,10 @@ class ObjectStoreError(InfrastructureError):
     """The object store failed (full, not writable)."""
 
 
+class LogUnavailable(ObjectStoreError):
+    """The job database has a growing log, and cannot be reached; the same call may succeed later."""
+
+
 class LogTaken(ObjectStoreError):
     """A growing log has another writer by now, or is sealed or removed."""
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from reactorcide.domain.errors import (
     LogTaken,
+    LogUnavailable,
     ObjectChanged,
     ObjectNotFound,
     ObjectStoreError,
@@ -307,4 +308,4 @@ def _translated(key: str) -> Iterator[None]:
     try:
         yield
     except StoreError as exc:
-        raise ObjectStoreError(f"{key}: {exc}") from exc
+        raise LogUnavailable(f"{key}: {exc}") from exc

@@ -167,11 +167,16 @@ class LogWriter:
         self._append([(SERVICE, len(text), text) for _, text in self._maskers[SERVICE].feed(data)])
 
     def say(self, sentence: str) -> None:
-        """Append one of the service's own lines; it always begins on a new line."""
+        """Append one of the service's own lines; it always begins on a new line.
+
+        Safe to repeat after an error, unless output was held.
+        """
         self.end_output()
         start = b"" if self._ends_in_newline else b"\n"
-        self.write(start + f"[reactorcide] {sentence}\n".encode())
-        self.end_output()
+        text = self._maskers[SERVICE].whole(start + f"[reactorcide] {sentence}\n".encode())
+        self._reset_streams()
+        # In one write, of which nothing stays if it fails.
+        self._append([(SERVICE, len(text), text)])
 
     def end(self) -> None:
         """Append the end of a log that is longer than allowed. Nothing is appended afterwards.
@@ -200,7 +205,7 @@ class LogWriter:
         self._tail = None
 
     def close(self) -> None:
-        """Make the log durable and close it; safe to repeat."""
+        """Make the log durable and close it; safe to repeat, also after a ``LogUnavailable``."""
         try:
             self._log.close()
         finally:
@@ -265,8 +270,8 @@ class LogWriter:
             log_bytes, index_bytes = self._torn
             self._log.cut_back(log_bytes)
             self._index.cut_back(index_bytes)
-            self._torn = None
             self._load()
+            self._torn = None
 
     def _index_old_log(self) -> None:
         """Index the existing part of a log that a version without an index started."""

@@ -78,6 +78,46 @@ def test_jobs_go_on_while_the_database_is_away(new_service: NewService, engine: 
     assert service.anonymous().request("GET", "/api/v1/ready").status_code == 200
 
 
+@pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.parametrize("exit_code", [0, 3])
+def test_a_job_that_ends_while_the_database_is_away(
+    new_service: NewService, engine: docker.APIClient, exit_code: int, stops: bool
+) -> None:
+    url = new_url()
+    service = new_service({"REACTORCIDE_DATABASE": url})
+    api = service.admin
+    # One that succeeds adds nothing to its log: then closing that is the first that misses the database.
+    link = "ln -s file /job/artifacts/link; " if exit_code else ""
+    job = api.submit(
+        f"echo a; echo kept > /job/artifacts/file; {link}"
+        f"until [ -e /tmp/go ]; do sleep 0.05; done; exit {exit_code}",
+        retries=0 if exit_code else 1,
+    )
+    wait_until(lambda: bool(api.log(job)), 20, "it prints")
+    labelled = {"label": f"reactorcide.job={job['job_id']}"}
+    [container] = engine.containers(all=True, filters=labelled)
+    allow(url, is_allowed=False)
+    try:
+        cut(url)
+        # Nothing is printed any more, so that the end of the attempt is the first that misses the database.
+        engine.exec_start(engine.exec_create(container["Id"], ["touch", "/tmp/go"])["Id"])  # noqa: S108  # there
+        wait_until(lambda: "waiting: jobs/" in service.log_text(), 20, "its log waits to be written")
+        if stops:
+            service.stop()
+    finally:
+        allow(url, is_allowed=True)
+    if stops:
+        service.start()
+    job = api.wait(job)
+    status = "failed" if exit_code else "completed"
+    assert (job["status"], job["exit_code"], job["attempt"]) == (status, exit_code, 1), job
+    assert job["error"] == ("exit code 3" if exit_code else None)
+    assert api.artifact_paths(job) == ["file"]
+    told = ["exit code 3", "artifact 'link' is not stored: it is not a regular file"]
+    lines = ["a", *told] if exit_code else ["a"]
+    assert api.log(job).decode().replace("[reactorcide] ", "").splitlines() == lines
+
+
 @pytest.mark.parametrize("command", ["serve", "doctor"])
 def test_a_database_that_is_not_there_is_named(command: str, tmp_path: Path) -> None:
     url = f"postgresql://ann:{PASSWORD}@127.0.0.1:1/ci"

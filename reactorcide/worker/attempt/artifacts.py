@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 
 from reactorcide import crashpoints
@@ -13,6 +14,7 @@ from reactorcide.domain.errors import (
     EngineUnavailable,
     InvalidInput,
     JobInterrupted,
+    LogUnavailable,
     ObjectStoreError,
     ReactorcideError,
     TooLarge,
@@ -79,10 +81,14 @@ def collect(
             raise CollectingEnded(too_long)
 
     def say(sentence: str) -> None:
+        nonlocal deadline
         # Each try sees the same files, so the log names them once.
         if sentence not in reported:
-            log_writer.say(sentence)
+            began_at = monotonic()
+            patiently(partial(log_writer.say, sentence), LogUnavailable)
             reported.add(sentence)
+            # Waiting for the job database is not collecting.
+            deadline += monotonic() - began_at
 
     extra = {"job_id": job.job_id, "attempt": job.attempt}
     engine_tries = 0

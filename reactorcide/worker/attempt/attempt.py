@@ -7,7 +7,7 @@ beside it.
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import PurePosixPath
 from time import monotonic
@@ -18,6 +18,7 @@ from reactorcide.domain.errors import (
     InfrastructureError,
     JobFailed,
     JobInterrupted,
+    LogUnavailable,
     ObjectStoreError,
     ReactorcideError,
 )
@@ -85,7 +86,7 @@ class Attempt:
             services=lambda: self._services.container_ids,
             adopted=adopted,
         )
-        self._caches = Caches(port, runner, job, limits, self.interrupt)
+        self._caches = Caches(port, runner, job, limits, self.interrupt, self._patiently)
         self._ending = Ending(self._container, self.interrupt, limits, job.definition.timeout_seconds)
         self._recorder: Recorder | None = None
         self._report = Report(
@@ -130,7 +131,7 @@ class Attempt:
 
     def _run(self) -> None:
         try:
-            with closing(self._open_log()) as log_writer:
+            with self._closing(self._open_log()) as log_writer:
                 outcome = self._outcome(log_writer)
                 self._patiently(log_writer.end)
                 self._report.log_truncated = log_writer.truncated
@@ -154,15 +155,31 @@ class Attempt:
             log.exception("its log could not be opened", extra=self._log_fields)
             raise InfrastructureError(_INTERNAL_ERROR) from exc
 
+    @contextmanager
+    def _closing(self, log_writer: LogWriter) -> Iterator[LogWriter]:
+        """Close the log afterwards, as soon as the job database can be reached."""
+        try:
+            yield log_writer
+        finally:
+            self._patiently(log_writer.close, LogUnavailable)
+
+    def _say(self, log_writer: LogWriter, sentence: str) -> None:
+        """Add a line to the log, as soon as the job database can be reached.
+
+        If the log fails otherwise, the attempt's row has the error.
+        """
+        with contextlib.suppress(ObjectStoreError):
+            self._patiently(partial(log_writer.say, sentence), LogUnavailable)
+
     def _outcome(self, log_writer: LogWriter) -> Outcome:
         try:
             return self._conclude(self._run_command(log_writer), log_writer)
         except JobInterrupted:
             raise
         except InfrastructureError as exc:
-            _say(log_writer, str(exc))
+            self._say(log_writer, str(exc))
             with contextlib.suppress(ObjectStoreError):
-                log_writer.end()
+                self._patiently(log_writer.end, LogUnavailable)
                 self._report.log_truncated = log_writer.truncated
             raise
         except JobFailed as exc:
@@ -175,7 +192,7 @@ class Attempt:
                 raise
             log.exception("the attempt failed unexpectedly", extra=self._log_fields)
             problem = _INTERNAL_ERROR
-        _say(log_writer, problem)
+        self._say(log_writer, problem)
         return Outcome(exit_code=None, error=problem)
 
     # --- from the source to the command's end --------------------------------------------------
@@ -293,7 +310,7 @@ class Attempt:
             if self._ending.disk_problem is not None:
                 raise JobFailed(self._ending.disk_problem)
 
-        say = partial(_say, log_writer)
+        say = partial(self._say, log_writer)
         try:
             self._services.start(say, check_all)
         except JobFailed:
@@ -394,16 +411,16 @@ class Attempt:
         service_problem = self._services.problem() if error and self._ending.reason is None else None
         problems = [item for item in (error, service_problem, log_problem) if item is not None]
         for problem in problems:
-            _say(log_writer, problem)
-        self._services.keep_logs(partial(_say, log_writer))
+            self._say(log_writer, problem)
+        self._services.keep_logs(partial(self._say, log_writer))
         artifacts_key = outputs = None
         if self.job.run_id is not None:
             try:
-                outputs = read_outputs(self.job, self._container, partial(_say, log_writer))
+                outputs = read_outputs(self.job, self._container, partial(self._say, log_writer))
             except (InfrastructureError, JobFailed, ContainerGone) as exc:
                 reason = gone_because(exc) if isinstance(exc, ContainerGone) else str(exc)
                 problems.append(reason)
-                _say(log_writer, reason)
+                self._say(log_writer, reason)
         try:
             artifacts_key = collect(
                 self._port,
@@ -417,10 +434,10 @@ class Attempt:
         except (InfrastructureError, JobFailed, ContainerGone) as exc:
             reason = gone_because(exc) if isinstance(exc, ContainerGone) else str(exc)
             problems.append(f"its artifacts could not be stored: {reason}")
-            _say(log_writer, problems[-1])
+            self._say(log_writer, problems[-1])
         crashpoints.reached("artifacts-stored")
         if not problems:
-            self._caches.save(self._container.container_id, partial(_say, log_writer))
+            self._caches.save(self._container.container_id, partial(self._say, log_writer))
         return Outcome(
             exit_code=ended.exit_code,
             error="; ".join(problems) or None,
@@ -439,12 +456,6 @@ class Attempt:
         if self._adopted is not None:
             return f"worker {self._adopted.worker_id} was lost while it ran, and its container is gone"
         return "the container was removed while the job ran"
-
-
-def _say(log_writer: LogWriter, sentence: str) -> None:
-    """Add a line to the log; if the log fails, the attempt's row has the error."""
-    with contextlib.suppress(ObjectStoreError):
-        log_writer.say(sentence)
 
 
 def _can_be_warm(definition: JobDefinition) -> bool:

@@ -1,14 +1,16 @@
 """The caches of one attempt: restored before its command runs, saved after that has succeeded."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from time import monotonic
 
 from reactorcide.domain.caches import CacheSpec, Check, ExpectedCache, FoundCache
-from reactorcide.domain.errors import InfrastructureError, JobFailed, JobInterrupted, TooLarge
+from reactorcide.domain.errors import InfrastructureError, JobFailed, JobInterrupted, StoreError, TooLarge
 from reactorcide.domain.jobs import Job
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.globs import Globs
@@ -16,8 +18,11 @@ from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import CHUNK_BYTES, END, DamagedTar, Entry, Tree, path_problem, read_tar, write_entry
 from reactorcide.runner import ContainerGone, Runner
 from reactorcide.worker.attempt.limits import Limits
+from reactorcide.worker.attempt.patience import Patience
 from reactorcide.worker.interrupt import Interrupt, Reason
 from reactorcide.worker.port import WorkerPort
+
+log = logging.getLogger("reactorcide.worker")
 
 _MAX_HASHED_FILES = 100_000
 _MAX_PATHS = 500_000
@@ -40,13 +45,20 @@ class Caches:
     """
 
     def __init__(
-        self, port: WorkerPort, runner: Runner, job: Job, limits: Limits, interrupt: Interrupt
+        self,
+        port: WorkerPort,
+        runner: Runner,
+        job: Job,
+        limits: Limits,
+        interrupt: Interrupt,
+        patiently: Patience,
     ) -> None:
         self._port = port
         self._runner = runner
         self._job = job
         self._limits = limits
         self._interrupt = interrupt
+        self._patiently = patiently
         self._specs: tuple[CacheSpec, ...] = ()
         self._hashes: dict[str, _FileHash] = {}
         self._expected: list[ExpectedCache] | None = None
@@ -121,7 +133,7 @@ class Caches:
                 raise _NotCached(f"saving caches took longer than {limit}")
 
         try:
-            for item in self._port.expected_caches(self._job):
+            for item in self._patiently(partial(self._port.expected_caches, self._job), StoreError):
                 self._save(container_id, item, say, check)
         except InfrastructureError as exc:
             say(f"no cache is saved: {exc}")
@@ -136,8 +148,7 @@ class Caches:
             }
             if not there:
                 raise _NotCached("none of its paths is there")
-            chunks = _joined(self._packed(container_id, there, check))
-            size_bytes = self._port.put_cache(self._job, item, chunks, max_bytes=self._limits.cache_bytes)
+            size_bytes = self._store(container_id, item, there, check)
         except (_NotCached, TooLarge, JobFailed, InfrastructureError) as exc:
             say(f"cache {item.key} is not saved: {exc}")
         except DamagedTar as exc:
@@ -148,6 +159,21 @@ class Caches:
             # Another job of the run may have been faster.
             if size_bytes is not None:
                 say(f"cache {item.key} is saved ({format_size(size_bytes)})")
+
+    def _store(
+        self, container_id: str, item: ExpectedCache, places: Mapping[str, str], check: Check
+    ) -> int | None:
+        """Store what is at the paths, again if the job database was away meanwhile."""
+        while True:
+            chunks = _joined(self._packed(container_id, places, check))
+            try:
+                return self._port.put_cache(self._job, item, chunks, max_bytes=self._limits.cache_bytes)
+            except StoreError as exc:
+                log.warning("trying again to save a cache: %s", exc, extra={"job_id": self._job.job_id})
+            self._patiently.rest()
+            # Not by copying it again and again.
+            self._patiently(partial(self._port.expected_caches, self._job), StoreError)
+            check()
 
     def _places(self, paths: Sequence[str]) -> dict[str, str]:
         """Return where a cache's paths are in the container, by their numbers, without the first slash.

@@ -21,9 +21,10 @@ class Patience:
         self._interrupt = interrupt
         self._log_fields = log_fields
 
-    def __call__(self, call: Callable[[], T]) -> T:
+    def __call__(self, call: Callable[[], T], of: type[InfrastructureError] = InfrastructureError) -> T:
         """Return the result of ``call``; raises ``JobInterrupted`` when the service stops meanwhile.
 
+        Only errors ``of`` a kind are waited for; others are raised at once.
         ``LogTaken`` is raised at once: another service has ended the attempt, and its log stays as it is.
         """
         while True:
@@ -31,7 +32,7 @@ class Patience:
                 return call()
             except LogTaken:
                 raise
-            except InfrastructureError as exc:
+            except of as exc:
                 log.warning("waiting: %s", exc, extra=self._log_fields)
                 if self._interrupt.reason is Reason.STOPPING:
                     raise JobInterrupted("stopping") from exc

@@ -59,7 +59,12 @@ class Report:
             self.ended(Outcome(exit_code=None, error=interrupt.why))
         elif not self._may_have_run():
             reason = "the service stopped before the command had started"
-            self._port.try_again(self._job, reason, delay_s=0)
+            try:
+                self._port.try_again(self._job, reason, delay_s=0)
+            except InfrastructureError as exc:
+                # The next start sees that the command has not run.
+                log.warning("left to the next start of the service: %s", exc, extra=self._log_fields)
+                return
             self._container.remove()
         # Otherwise the container continues, and the next start adopts it, or detects that the handover was
         # incomplete, because it ended with this connection.
