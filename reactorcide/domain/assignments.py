@@ -55,7 +55,8 @@ def from_json(data: Mapping[str, Any], worker_id: str, *, now_ms: int) -> Leased
         **{name: data[name] for name in _OF_CONTAINER},
         **ages,
     )
-    return LeasedAttempt(attempt, AttemptLease(str(data["lease_token"]), float(data["lost_after"])))
+    lease = AttemptLease(str(data["lease_token"]), float(data["lost_after"]))
+    return LeasedAttempt(attempt, lease, claimed_at_ms=now_ms)
 
 
 def _age(now_ms: int, at_ms: int | None) -> int | None:

@@ -102,6 +102,8 @@ class LeasedAttempt:
 
     attempt: OpenAttempt
     lease: AttemptLease
+    claimed_at_ms: int
+    """When it was claimed; at the worker, when it was told of it."""
 
     @property
     def job(self) -> Job:

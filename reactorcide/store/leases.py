@@ -9,7 +9,7 @@ from reactorcide.store.attempts import OPEN_COLUMNS, with_jobs
 from reactorcide.store.connection import Connection, indexed_by
 from reactorcide.store.sealed import SealedFields
 
-_COLUMNS = f"{OPEN_COLUMNS}, lease_token, lost_after_s"
+_COLUMNS = f"{OPEN_COLUMNS}, claimed_at_ms, lease_token, lost_after_s"
 _ONE = f"""
     SELECT {_COLUMNS} FROM attempt
     WHERE job_id = ? AND attempt = ? AND worker_id = ? AND lease_token = ? AND completed_at_ms IS NULL
@@ -115,6 +115,6 @@ class Leases:
         with self._db.read() as db:
             attempts = db.execute_sql(sql, values).fetchall()
             return [
-                LeasedAttempt(OpenAttempt(job, *rest[:-2]), AttemptLease(*rest[-2:]))
+                LeasedAttempt(OpenAttempt(job, *rest[:-3]), AttemptLease(*rest[-2:]), claimed_at_ms=rest[-3])
                 for job, rest in with_jobs(db, self._sealed, attempts)
             ]

@@ -109,7 +109,7 @@ class LeasedAttempts:
                 leased.job,
                 container_id,
                 container_started_at=container_started_at,
-                at_ms=now_ms() - age_ms,
+                at_ms=_time(leased, age_ms),
                 log_offset=log_offset,
             )
         except IllegalTransition as exc:
@@ -117,7 +117,7 @@ class LeasedAttempts:
 
     def started(self, leased: LeasedAttempt, *, age_ms: int) -> None:
         """Record that the command runs."""
-        lifecycle.started(self._context, leased.job, at_ms=now_ms() - age_ms)
+        lifecycle.started(self._context, leased.job, at_ms=_time(leased, age_ms))
 
     def count_artifact(self, leased: LeasedAttempt, size_bytes: int, *, max_bytes: int) -> None:
         """Count bytes of the artifacts that an attempt stores; raises ``TooLarge``.
@@ -333,6 +333,11 @@ def _counter(job: Job, *, has_begun: bool, was_taken: bool) -> dict[str, int] | 
         name, most = "killed_preparations", _MAX_NOT_TAKEN
     used: int = getattr(job, name)
     return {name: used + 1} if job.status is JobStatus.RUNNING and used < most else None
+
+
+def _time(leased: LeasedAttempt, age_ms: int) -> int:
+    """Return when something happened at the worker: what is of an attempt comes after its claim."""
+    return max(leased.claimed_at_ms, now_ms() - age_ms)
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,9 @@ from pydantic_core import CoreSchema
 from reactorcide.web.errors import MAX_DETAILS
 
 MAX_FILTER_CHARS = 255
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+NO_NUL = r"^[^\x00]*$"
+"""What every database can store as text."""
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=NO_NUL)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 Id = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

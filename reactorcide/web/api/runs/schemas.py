@@ -12,6 +12,7 @@ from reactorcide.domain.runs import RunStatus
 from reactorcide.domain.variables import MAX_VALUE_BYTES, VARIABLE_NAME
 from reactorcide.web.api.schemas import (
     MAX_FILTER_CHARS,
+    NO_NUL,
     Body,
     Count,
     Cursor,
@@ -24,9 +25,8 @@ from reactorcide.web.api.schemas import (
 
 _ABOUT = {item.name: item.about for item in JOB_FIELDS}
 _MAX_CHANGED_FILES = 10_000
-_NO_NUL = r"^[^\x00]*$"
 
-_ShortText = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
+_ShortText = Annotated[str, StringConstraints(max_length=255, pattern=NO_NUL)]
 EventLiteral = Literal[
     "push",
     "tag_created",
@@ -67,7 +67,7 @@ class EventRequest(Body):
         default="",
         max_length=4096,
         description="By default the commit's.",
-        json_schema_extra={"pattern": _NO_NUL},
+        json_schema_extra={"pattern": NO_NUL},
     )
 
 
@@ -148,7 +148,7 @@ class RunRequest(Body):
         ),
         json_schema_extra={
             "propertyNames": {"pattern": f"^{VARIABLE_NAME.pattern}$"},
-            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_BYTES, "pattern": _NO_NUL},
+            "additionalProperties": {"type": "string", "maxLength": MAX_VALUE_BYTES, "pattern": NO_NUL},
         },
     )
     secrets: dict[str, Annotated[str, StringConstraints(max_length=MAX_VALUE_BYTES)]] = Field(
@@ -166,7 +166,7 @@ class RunRequest(Body):
                 "type": "string",
                 "minLength": MIN_SECRET_CHARS,
                 "maxLength": MAX_VALUE_BYTES,
-                "pattern": _NO_NUL,
+                "pattern": NO_NUL,
             },
         },
     )

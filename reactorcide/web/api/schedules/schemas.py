@@ -8,9 +8,8 @@ from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.schedules import MAX_CRON_CHARS, MAX_NAME_CHARS, MAX_TIMEZONE_CHARS, NAME, WhenRunning
 from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.web.api.projects.schemas import ProjectPath
-from reactorcide.web.api.schemas import Body, Id, Schema, Time
+from reactorcide.web.api.schemas import NO_NUL, Body, Id, Schema, Time
 
-_NO_NUL = r"^[^\x00]*$"
 _Name = Annotated[str, Field(max_length=MAX_NAME_CHARS, json_schema_extra={"pattern": f"^{NAME}$"})]
 _Cron = Annotated[
     str,
@@ -29,7 +28,7 @@ _Timezone = Annotated[
         "the next one that does, and one that comes twice at the first.",
     ),
 ]
-_Text = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
+_Text = Annotated[str, StringConstraints(max_length=255, pattern=NO_NUL)]
 _Branch = Annotated[_Text, Field(description="Empty: the repository's default branch.")]
 _Workflow = Annotated[
     _Text, Field(description="Its id or file. Empty: every workflow with the event `schedule`.")

@@ -5,17 +5,30 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StringConstraints
 
 from reactorcide.jobs.remote.registry import MIN_SECRET_CHARS
-from reactorcide.web.api.schemas import Amount, Body, Count, Header, Id, Query, QueueName, Schema, ShortText
+from reactorcide.web.api.schemas import (
+    NO_NUL,
+    Amount,
+    Body,
+    Count,
+    Header,
+    Id,
+    Query,
+    QueueName,
+    Schema,
+    ShortText,
+)
 
 MAX_FREE = 10_000
 _MAX_HELD = 10_000
 _MAX_TEXT_CHARS = 1 << 16
 _MAX_AGE_MS = 10**12
-_Key = Annotated[str, StringConstraints(min_length=36, max_length=36)]
+_Key = Annotated[str, StringConstraints(min_length=36, max_length=36, pattern=NO_NUL)]
 _Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
 _Number = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Age = Annotated[int, Field(ge=0, le=_MAX_AGE_MS, description="Milliseconds since it happened.")]
-_Text = Annotated[str, StringConstraints(max_length=_MAX_TEXT_CHARS)]
+_Text = Annotated[str, StringConstraints(max_length=_MAX_TEXT_CHARS, pattern=NO_NUL)]
+# It may quote what a job wrote, and must not keep an attempt from its end: NUL is taken.
+_Reason = Annotated[str, StringConstraints(max_length=_MAX_TEXT_CHARS)]
 
 
 class SessionPath(BaseModel):
@@ -200,7 +213,7 @@ class FinishRequest(Body):
     """The end of an attempt and its job."""
 
     exit_code: int | None = Field(default=None, ge=-(2**31), le=2**32)
-    error: _Text | None = Field(default=None, description="Absent for a job that is completed.")
+    error: _Reason | None = Field(default=None, description="Absent for a job that is completed.")
     has_artifacts: bool = False
     outputs: OutputsBody | None = None
     log_truncated: bool = False
@@ -211,7 +224,7 @@ class FinishRequest(Body):
 class TryAgainRequest(Body):
     """The end of an attempt whose job is to run again."""
 
-    reason: _Text
+    reason: _Reason
     delay: float = Field(ge=0, le=3600, description="Seconds until the next attempt.")
     exit_code: int | None = Field(default=None, ge=-(2**31), le=2**32)
     retries_used: int | None = Field(default=None, ge=1, le=1000)
