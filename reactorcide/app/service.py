@@ -16,6 +16,7 @@ from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import JobContext, caches, place, sources
 from reactorcide.jobs.remote import registry
+from reactorcide.jobs.remote.artifacts import StoredArtifacts
 from reactorcide.jobs.remote.attempts import LeasedAttempts
 from reactorcide.jobs.remote.dispatch import Dispatcher
 from reactorcide.jobs.remote.lost import LostAttempts
@@ -91,7 +92,10 @@ class Service:
             defaults=parts.job_defaults(settings),
         )
         self._leased = LeasedAttempts(
-            self._context, lease_s=settings.lease_s, max_log_bytes=settings.max_log_bytes
+            self._context,
+            lease_s=settings.lease_s,
+            max_log_bytes=settings.max_log_bytes,
+            artifacts=StoredArtifacts(self._context.objects, parts.limits_of_remote_workers(settings)),
         )
         self._dispatcher = Dispatcher(self._context, lease_s=settings.lease_s)
         port = LocalPort(self._context, lease_s=settings.lease_s, shared=self._sharing.worker)

@@ -119,6 +119,11 @@ def artifact_bytes(context: StoredJobs, job: Job, item: Artifact) -> Iterator[by
     return context.objects.read(artifacts_prefix(job.job_id, job.attempt) + item.path)
 
 
+def artifact_bytes_stored(context: StoredJobs, job: Job, item: Artifact) -> int:
+    """Return the size of one artifact as it is stored now; raises ``ObjectNotFound``."""
+    return context.objects.size(artifacts_prefix(job.job_id, job.attempt) + item.path)
+
+
 def artifact_entries(context: StoredJobs, job: Job, items: Iterable[Artifact]) -> Iterator[Entry]:
     """Yield artifacts for a tar; each is opened when its turn comes."""
     for item in items:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Flask, Response, g, jsonify
 from pydantic import ValidationError
@@ -86,7 +86,7 @@ class InvalidFields(errors.InvalidInput):
         self.details = list(details)
 
 
-def validation_failed(error: ValidationError) -> None:
+def validation_failed(error: ValidationError) -> NoReturn:
     """Raise ``InvalidFields`` for an error of pydantic's."""
     details: dict[str, Detail] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):

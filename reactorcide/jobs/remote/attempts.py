@@ -17,15 +17,14 @@ from reactorcide.domain.errors import (
     InvalidInput,
     LogConflict,
     LogTaken,
-    TooLarge,
 )
 from reactorcide.domain.jobs import Job, JobStatus, Outcome, artifacts_prefix
 from reactorcide.domain.outputs import Outputs
 from reactorcide.domain.workers import LeasedAttempt, RemoteWorker
 from reactorcide.jobs import JobContext, adopt, delete, ending, lifecycle, tasks
+from reactorcide.jobs.remote.artifacts import StoredArtifacts
 from reactorcide.jobs.remote.logs import LogEnds, PieceWriter
 from reactorcide.lib.clock import now_ms
-from reactorcide.lib.sizes import format_size
 from reactorcide.store import Records
 
 log = logging.getLogger("reactorcide.jobs")
@@ -36,7 +35,6 @@ T = TypeVar("T")
 
 Key = tuple[str, int]
 
-_MAX_STORED = 4
 _MAX_PREPARATIONS = 2
 _MAX_NOT_TAKEN = 20
 
@@ -47,13 +45,15 @@ class LeasedAttempts:
     Raises ``AttemptStale`` if the attempt is not the worker's any more.
     """
 
-    def __init__(self, context: JobContext, *, lease_s: float, max_log_bytes: int) -> None:
+    def __init__(
+        self, context: JobContext, *, lease_s: float, max_log_bytes: int, artifacts: StoredArtifacts
+    ) -> None:
         self._context = context
         self._lease_s = lease_s
         self._max_log_bytes = max_log_bytes
         self._lock = threading.Lock()
         self._open: dict[Key, _Open] = {}
-        self._artifact_bytes: dict[Key, int] = {}
+        self.artifacts = artifacts
 
     def find(self, worker: RemoteWorker, job_id: str, attempt: int, token: str) -> LeasedAttempt:
         """Return an attempt of a worker that has not ended."""
@@ -118,21 +118,6 @@ class LeasedAttempts:
     def started(self, leased: LeasedAttempt, *, age_ms: int) -> None:
         """Record that the command runs."""
         lifecycle.started(self._context, leased.job, at_ms=_time(leased, age_ms))
-
-    def count_artifact(self, leased: LeasedAttempt, size_bytes: int, *, max_bytes: int) -> None:
-        """Count bytes of the artifacts that an attempt stores; raises ``TooLarge``.
-
-        A worker keeps to the limit itself. After an interruption it stores them again, so that this is a
-        multiple of it.
-        """
-        with self._lock:
-            total_bytes = self._artifact_bytes.get(leased.key, 0) + size_bytes
-            if total_bytes > _MAX_STORED * max_bytes:
-                raise TooLarge(
-                    f"together they are larger than {format_size(max_bytes)} (--max-artifact-bytes), many "
-                    "times over"
-                )
-            self._artifact_bytes[leased.key] = total_bytes
 
     def put_log(
         self,
@@ -226,19 +211,19 @@ class LeasedAttempts:
             except AttemptStale as exc:
                 log.info("%s", exc, extra={"job_id": job.job_id})
                 return
-            self._artifact_bytes.pop(key, None)
+            self.artifacts.forget(key)
             delete.attempt_ended(self._context, job)
 
     def keep_open(self, keys: Collection[Key]) -> None:
         """Forget the attempts besides these, which have ended at another service."""
         with self._lock:
-            ended = [key for key in (*self._open, *self._artifact_bytes) if key not in keys]
+            ended = [key for key in (*self._open, *self.artifacts.keys()) if key not in keys]
         for key in set(ended):
             if self._context.store.attempts.log_is_closed(*key):
                 with self._alone(key) as opened:
                     opened.close()
                     self._forget(key)
-                    self._artifact_bytes.pop(key, None)
+                    self.artifacts.forget(key)
 
     def close(self) -> None:
         """Close all logs; safe to repeat."""
@@ -256,7 +241,7 @@ class LeasedAttempts:
             self._on_log(opened, leased, lambda writer: writer.check(ends))
             opened.close()
             self._forget(leased.key)
-            self._artifact_bytes.pop(leased.key, None)
+            self.artifacts.forget(leased.key)
             yield
             delete.attempt_ended(self._context, leased.job)
 

@@ -302,6 +302,8 @@ class _Collection:
         except InvalidInput:
             self._skip(link.path, _TOO_LONG)
             return
+        except TooLarge as exc:
+            raise _full(link.path, str(exc)) from exc
         self._add(replace(artifact, sha256=stored.sha256))
 
     def _with_room(self, path: str, size_bytes: int, mode: int) -> Artifact:

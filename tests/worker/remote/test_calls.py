@@ -70,6 +70,13 @@ class Hand:
 @pytest.fixture
 def hand(hub: Service) -> Iterator[Hand]:
     """A worker that has begun its session."""
+    made = new_hand(hub)
+    yield made
+    assert hub.admin.request("DELETE", f"workers/{made.worker_id}").status_code == 204
+
+
+def new_hand(hub: Service) -> Hand:
+    """Add a worker, and begin its session."""
     worker_id, token = add_worker(hub, f"hand-{uuid.uuid4().hex[:8]}", QUEUE)
     client = hub.client(uuid.uuid4().hex)
     registration = {"token": token, "secret": client.token}
@@ -79,8 +86,7 @@ def hand(hub: Service) -> Iterator[Hand]:
     session |= {"concurrency": 1, "queues": [], "lost_after": 300}
     response = client.request("POST", "worker/sessions", json=session)
     assert response.json()["worker_id"] == worker_id
-    yield made
-    assert hub.admin.request("DELETE", f"workers/{worker_id}").status_code == 204
+    return made
 
 
 def stale(response: requests.Response) -> bool:

@@ -11,6 +11,7 @@ from reactorcide.domain.workers import AttemptLease, WorkerSession
 from reactorcide.jobs import adopt, lifecycle
 from reactorcide.jobs.explain import explain
 from reactorcide.jobs.remote import registry
+from reactorcide.jobs.remote.artifacts import StoredArtifacts
 from reactorcide.jobs.remote.attempts import LeasedAttempts
 from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.remote.registry import MIN_SECRET_CHARS
@@ -30,7 +31,9 @@ class Watched:
     def __init__(self, house: House) -> None:
         self.context = house.context
         self.now = 1000.0
-        attempts = LeasedAttempts(house.context, lease_s=60, max_log_bytes=1 << 20)
+        limits = {"max_artifacts": 10, "max_artifact_bytes": 1 << 20}
+        artifacts = StoredArtifacts(house.context.objects, limits)
+        attempts = LeasedAttempts(house.context, lease_s=60, max_log_bytes=1 << 20, artifacts=artifacts)
         self._lost = LostAttempts(
             house.context,
             attempts,

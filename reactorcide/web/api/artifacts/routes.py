@@ -58,7 +58,8 @@ def get_artifact(header: ArtifactHeader, path: ArtifactPath, query: NoQuery) -> 
     job = access.get(services().jobs, caller(), path.job_id)
     item = read.artifact(services().jobs, job, path.path)
     response = _download(read.artifact_bytes(services().jobs, job, item), item.path.rpartition("/")[2])
-    response.content_length = item.size
+    # A worker may have stored the file anew after it had listed it.
+    response.content_length = read.artifact_bytes_stored(services().jobs, job, item)
     response.set_etag(item.sha256)
     return cast(Response, response.make_conditional(request))
 

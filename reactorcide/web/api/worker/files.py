@@ -1,20 +1,17 @@
 """Routes for workers on other machines: the files of attempts, which are streamed."""
 
-import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, BinaryIO, cast
 
 from flask import Response, jsonify, request
 
-from reactorcide.domain.artifacts import MAX_LISTING_BYTES, Artifact
+from reactorcide.domain.artifacts import MAX_LISTING_BYTES
 from reactorcide.domain.caches import ExpectedCache, key_digest
 from reactorcide.domain.errors import Busy, InvalidInput, JobFailed, NotFound, TooLarge
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import artifacts_prefix, service_log_key
-from reactorcide.domain.reports import FailedTest, JobReport, JUnitFile
 from reactorcide.domain.runs import RunFiles
 from reactorcide.domain.workers import LeasedAttempt
 from reactorcide.jobs import caches, git_access, needs, read, reports, sources
@@ -23,6 +20,7 @@ from reactorcide.lib.tar import END, Entry, path_problem, write_entry
 from reactorcide.web.api.media import ARTIFACT, CACHE, LISTING, REPORT, TAR
 from reactorcide.web.api.resource import resource
 from reactorcide.web.api.schemas import ErrorResponse, NoQuery
+from reactorcide.web.api.worker.bodies import read_listing, read_report
 from reactorcide.web.api.worker.routes import OF_ATTEMPT, attempt_of, name_instance
 from reactorcide.web.api.worker.schemas import (
     ArtifactCopyRequest,
@@ -126,10 +124,8 @@ def put_attempt_artifact(header: LeaseHeader, path: ArtifactOfAttemptPath, query
     """Store an artifact of an attempt; it is visible once it is listed."""
     leased = attempt_of(header, path)
     max_bytes = int(services().remote.limits["max_artifact_bytes"])
-    count = partial(services().remote.attempts.count_artifact, leased, max_bytes=max_bytes)
     with _slot():
-        chunks = _counted(_bounded(max_bytes, "together they are", "--max-artifact-bytes"), count)
-        size = services().jobs.objects.put(_artifact_key(leased, path.path), chunks)
+        size = _store(leased, path.path, _bounded(max_bytes, "together they are", "--max-artifact-bytes"))
     return jsonify({"size": size})
 
 
@@ -139,16 +135,16 @@ def copy_attempt_artifact(
 ) -> tuple[str, int]:
     """Store a copy of a stored artifact under another name."""
     leased = attempt_of(header, path)
-    objects = services().jobs.objects
-    objects.put(_artifact_key(leased, body.new_path), objects.read(_artifact_key(leased, body.path)))
+    key = _artifact_key(leased, body.path)
+    with _slot():
+        _store(leased, body.new_path, services().jobs.objects.read(key))
     return "", 204
 
 
 @api.delete(f"{OF_ATTEMPT}/artifacts", responses={204: None, 409: ErrorResponse})
 def drop_attempt_artifacts(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> tuple[str, int]:
     """Remove the stored artifacts of an attempt, before they are listed."""
-    leased = attempt_of(header, path)
-    services().jobs.objects.delete(artifacts_prefix(*leased.key))
+    services().remote.attempts.artifacts.drop(attempt_of(header, path))
     return "", 204
 
 
@@ -160,10 +156,10 @@ def drop_attempt_artifacts(header: LeaseHeader, path: AttemptPath, query: NoQuer
 def list_attempt_artifacts(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> tuple[str, int]:
     """Store the listing of the artifacts of an attempt."""
     leased = attempt_of(header, path)
-    with _understood("a listing of artifacts"):
-        data = json.loads(_whole(_MAX_TEXT_BYTES, "the listing is"))
-        listing = [Artifact(**item) for item in data["artifacts"]]
-        is_truncated = bool(data["truncated"])
+    data = _whole(_MAX_TEXT_BYTES, "the listing is")
+    max_artifacts = int(services().remote.limits["max_artifacts"])
+    listing, is_truncated = read_listing(data, max_artifacts=max_artifacts)
+    services().remote.attempts.artifacts.check(leased, listing)
     read.save_artifact_listing(services().jobs, leased.job, listing, truncated=is_truncated)
     return "", 204
 
@@ -172,14 +168,7 @@ def list_attempt_artifacts(header: LeaseHeader, path: AttemptPath, query: NoQuer
 def put_attempt_report(header: LeaseHeader, path: AttemptPath, query: NoQuery) -> tuple[str, int]:
     """Store the test results and the summary of an attempt."""
     leased = attempt_of(header, path)
-    with _understood("a report"):
-        data = json.loads(_whole(_MAX_REPORT_BYTES, "the report is"))
-        report = JobReport(
-            files=[JUnitFile(**item) for item in data["files"]],
-            failures=[FailedTest(**item) for item in data["failures"]],
-            truncated=bool(data["truncated"]),
-            summary=data["summary"],
-        )
+    report = read_report(_whole(_MAX_REPORT_BYTES, "the report is"))
     reports.save(services().jobs, leased.job, report)
     return "", 204
 
@@ -292,6 +281,13 @@ def _artifact_key(leased: LeasedAttempt, path: str) -> str:
     return artifacts_prefix(*leased.key) + path
 
 
+def _store(leased: LeasedAttempt, path: str, chunks: Iterator[bytes]) -> int:
+    """Store an artifact of an attempt within the limits, and return its size."""
+    artifacts = services().remote.attempts.artifacts
+    key = artifacts.begin(leased, path)
+    return services().jobs.objects.put(key, _counted(chunks, partial(artifacts.count, leased)))
+
+
 def _bounded(max_bytes: int, what: str, option: str | None = None) -> Iterator[bytes]:
     """Yield the body of the request; raises ``TooLarge``, which names the setting ``option``."""
     setting = "" if option is None else f" ({option})"
@@ -323,15 +319,6 @@ def _counted(chunks: Iterator[bytes], count: Callable[[int], None]) -> Iterator[
 def _whole(max_bytes: int, what: str) -> bytes:
     with _slot():
         return b"".join(_bounded(max_bytes, what))
-
-
-@contextmanager
-def _understood(what: str) -> Iterator[None]:
-    """Translate the errors of reading a body that has another shape."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as exc:
-        raise InvalidInput(f"the body is not {what}: {type(exc).__name__}: {exc}") from exc
 
 
 def _tar_of(entries: Iterator[Entry]) -> Response:
