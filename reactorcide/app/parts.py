@@ -132,8 +132,13 @@ def log_store(settings: Settings, pieces: LogPieces, objects: ObjectStore) -> Lo
     return RowLogStore(pieces, objects)
 
 
-def object_store(settings: Settings, url: str | None, environment: Mapping[str, str]) -> ObjectStore:
-    """Return the object store at ``url``; ``None`` is the data directory. Raises ``ConfigurationError``."""
+def object_store(
+    settings: Settings, url: str | None, environment: Mapping[str, str], *, is_quick: bool = False
+) -> ObjectStore:
+    """Return the object store at ``url``; ``None`` is the data directory. Raises ``ConfigurationError``.
+
+    ``is_quick``: one that does not wait long for a bucket that hangs.
+    """
     if url is None:
         return FilesystemObjectStore(settings.objects_dir, min_free_bytes=settings.min_free_disk_bytes)
     try:
@@ -143,7 +148,7 @@ def object_store(settings: Settings, url: str | None, environment: Mapping[str, 
             f"the object store {url} needs boto3: install it with pip install 'reactorcide[scale]'"
         ) from exc
     # Other AWS tools use this name, too.
-    return S3ObjectStore(url, region=environment.get("AWS_REGION"))
+    return S3ObjectStore(url, region=environment.get("AWS_REGION"), is_quick=is_quick)
 
 
 def admins(accounts: Accounts) -> Callable[[str], bool]:

@@ -25,6 +25,7 @@ from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import first_id, new_id
 from reactorcide.metrics import Metrics
 from reactorcide.network.addresses import AddressRules
+from reactorcide.objects import MAX_READS_AT_ONCE
 from reactorcide.objects.filesystem import check_room
 from reactorcide.outbox.commit_statuses import CommitStatuses
 from reactorcide.outbox.sender import Sender
@@ -64,6 +65,7 @@ class Service:
         """
         settings = replace(settings, data_dir=settings.data_dir.absolute())
         self._settings = settings
+        self._environment = environment
         metrics = Metrics()
         self._queue = parts.queue(settings, metrics)
         self._database = parts.database(settings)
@@ -238,6 +240,19 @@ class Service:
         view = self._runner.warm_view()
         return view.waiting, view.jobs_warm, view.jobs_cold
 
+    def _web_context(self) -> JobContext:
+        """Return the collaborators of requests, which wait for a bucket only so long."""
+        settings = self._settings
+        if settings.objects is None:
+            return self._context
+        from reactorcide.web.objects import RequestedObjects
+        from reactorcide.web.streams import StreamSlots
+
+        quick = parts.object_store(settings, settings.objects, self._environment, is_quick=True)
+        objects = RequestedObjects(self._objects, quick, StreamSlots(MAX_READS_AT_ONCE))
+        logs = parts.log_store(settings, self._store.log_pieces, objects)
+        return replace(self._context, objects=objects, logs=logs)
+
     def _web(self, metrics: Metrics) -> "Flask":
         """Return the WSGI application."""
         # Imported late: Flask and pydantic take most of the import time, and the operator's commands need
@@ -250,7 +265,7 @@ class Service:
 
         settings = self._settings
         services = Services(
-            jobs=self._context,
+            jobs=self._web_context(),
             runs=self._runs,
             accounts=self._accounts,
             defaults=self._runs.defaults,

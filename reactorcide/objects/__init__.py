@@ -12,6 +12,8 @@ MAX_PARTS = 128
 """Parts of a key: it may be a path created by a job, and walks through directories go no deeper."""
 MAX_PART_BYTES = 255
 """Bytes of one part of a key, which every file system accepts."""
+MAX_READS_AT_ONCE = 32
+"""Requests that read from a bucket at once: if that hangs, these many threads wait for it."""
 RESERVED = ".tmp"
 """The one first part that no key may have."""
 

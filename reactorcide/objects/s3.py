@@ -34,6 +34,8 @@ PART_BYTES = 8 << 20
 _PARTS_OF_ONE_SIZE = 1000
 """After so many the parts become larger: S3 allows 10,000, which then have 430 GiB."""
 _CHUNK_BYTES = 1 << 18
+_READ_S = 30.0
+"""How long a server may be silent within an answer."""
 _DELETED_AT_ONCE = 1000
 _PROBE = f"{RESERVED}/probe"
 _FRESH_S = 5.0
@@ -67,13 +69,20 @@ class S3ObjectStore:
     Raises ``ObjectStoreRefused`` for an answer that only the operator can change.
     """
 
-    def __init__(self, url: str, *, region: str | None = None) -> None:
-        """``url`` is like ``s3://bucket/prefix``. Nothing is connected yet."""
+    def __init__(self, url: str, *, region: str | None = None, is_quick: bool = False) -> None:
+        """``url`` is like ``s3://bucket/prefix``. Nothing is connected yet.
+
+        With ``is_quick`` a server that hangs is an error after about ten seconds, before the first byte.
+        """
         self._url = url
         self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         # Long enough for a part of 8 MiB on a slow line; the probe's are those of a readiness check.
-        self._client: Any = _client(region, connect_s=5, read_s=30, tries=3)
+        self._client: Any = (
+            _client(region, connect_s=2, read_s=4, tries=2)
+            if is_quick
+            else _client(region, connect_s=5, read_s=_READ_S, tries=3)
+        )
         self._probe_client: Any = _client(region, connect_s=2, read_s=3, tries=1)
         self._written_at = float("-inf")
         self._knows_conditions = True
@@ -178,6 +187,9 @@ class S3ObjectStore:
             raise ObjectNotFound(f"there is no object {key}") from exc
         except _BeyondTheEnd:
             return iter(())
+        if answer["ContentLength"]:
+            # Shorter until now, for a quick one. Without any bytes to come there is no socket any more.
+            answer["Body"].set_socket_timeout(_READ_S)
         chunks = self._chunks(key, answer["Body"])
         # Started, so that closing the iterator closes the connection.
         next(chunks)

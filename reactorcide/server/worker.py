@@ -14,6 +14,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.workers.base import Worker as GunicornWorker
 
 from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
+from reactorcide.objects import MAX_READS_AT_ONCE
 from reactorcide.server.front import Front
 from reactorcide.server.tls import Certificate
 from reactorcide.settings import Settings
@@ -21,7 +22,7 @@ from reactorcide.settings import Settings
 log = logging.getLogger("reactorcide.serve")
 
 SHORT_THREADS = 16
-"""Threads beside those for followers, long polls and uploads."""
+"""Threads beside those for followers, long polls, uploads and reads from a bucket."""
 _SWITCH_INTERVAL_S = 0.001
 """A request waits for Python's lock after each use of the disk, a socket or the queue.
 With Python's own 5 ms eight clients submitted a tenth less."""
@@ -83,7 +84,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]  # gunicorn has no types
             self.wsgi,
             certificate=certificate_of(self.settings),
             request_timeout_s=self.settings.request_timeout_s,
-            max_threads=self.settings.stream_slots + MAX_LARGE_AT_ONCE + SHORT_THREADS,
+            max_threads=self.settings.stream_slots + MAX_LARGE_AT_ONCE + MAX_READS_AT_ONCE + SHORT_THREADS,
             max_short=SHORT_THREADS,
             cors_origins=self.settings.cors_origins,
         )

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from time import monotonic
 
-from flask import Response, has_request_context, request
+from flask import Response, g, has_request_context, request
 
 from reactorcide.domain.errors import Busy, Forbidden, NotFound, Unauthorized
 from reactorcide.lib.notifier import Notifier
@@ -16,6 +16,10 @@ from reactorcide.lib.notifier import Notifier
 NO_SLOT = (
     "too many followers and uploads at the moment, yours or all users' together; try again in a few seconds"
 )
+
+READS_OBJECTS = "reads_objects"
+"""In ``flask.g``: the function that returns the slot of a request that reads from a bucket; ``None`` if that
+is done."""
 
 _CHECK_EVERY_S = 1.0
 _CHECK_CALLER_EVERY_S = 5.0
@@ -31,17 +35,17 @@ class StreamSlots:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._taken: Counter[tuple[str, ...]] = Counter()
 
-    def try_take(self, share: tuple[str, ...]) -> bool:
-        """Take a slot of a share for the current request if one is free; ``release`` returns it."""
-        with self._lock:
-            most = self._slots
-            for part in _parts(share):
-                if self._taken[part] >= most:
-                    return False
-                most = (most + 1) // 2
+    def try_take(self, share: tuple[str, ...], wait_s: float = 0) -> bool:
+        """Take a slot of a share for the current request if one is free; ``release`` returns it.
+
+        If none is free, one is waited for ``wait_s``.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._has_free(share), wait_s):
+                return False
             self._taken.update(_parts(share))
         if has_request_context():
             # The server has separate threads for requests that mostly wait.
@@ -50,10 +54,19 @@ class StreamSlots:
 
     def release(self, share: tuple[str, ...]) -> None:
         """Return a slot of a share."""
-        with self._lock:
+        with self._changed:
             self._taken.subtract(_parts(share))
             # Remove shares without a slot.
             self._taken += Counter()
+            self._changed.notify_all()
+
+    def _has_free(self, share: tuple[str, ...]) -> bool:
+        most = self._slots
+        for part in _parts(share):
+            if self._taken[part] >= most:
+                return False
+            most = (most + 1) // 2
+        return True
 
     @contextmanager
     def required(self, share: tuple[str, ...], problem: str = NO_SLOT) -> Iterator[None]:
@@ -99,6 +112,11 @@ def stream(
     """
     if not slots.try_take(share):
         raise Busy(NO_SLOT)
+    release_objects: Callable[[], None] | None = g.get(READS_OBJECTS)
+    if release_objects is not None:
+        # It has a slot as a follower now, perhaps for hours.
+        setattr(g, READS_OBJECTS, None)
+        release_objects()
     has_closed: Callable[[], bool] = request.environ.get("reactorcide.client_has_closed", lambda: False)
 
     def body() -> Iterator[bytes]:

@@ -1,12 +1,18 @@
 """A service whose objects are in a bucket, which goes away and comes back."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from time import monotonic
 
 import docker
 import pytest
 
+from reactorcide.objects import MAX_READS_AT_ONCE
+from reactorcide.web.objects import NO_SLOT
 from tests.conftest import NewService
 from tests.support.engine_proxy import TcpProxy
 from tests.support.s3 import S3Server
@@ -105,3 +111,42 @@ def test_jobs_wait_for_an_unreachable_bucket_and_lose_nothing(
     assert (code, "Traceback" in said) == (3, False), said
     assert "NoSuchBucket" in said
     assert "create the bucket" in said
+
+
+def test_a_bucket_that_hangs_leaves_threads_for_other_requests(s3: S3Server, new_service: NewService) -> None:
+    service = new_service(s3.environment(), objects=f"s3://{s3.new_bucket()}/ci")
+    api = service.admin
+    job = api.run("echo hello; echo kept > /job/artifacts/a")
+    path = f"jobs/{job['job_id']}"
+
+    def read(what: str) -> tuple[int, str, float]:
+        began_at = monotonic()
+        response = service.client(api.token or "").request("GET", f"{path}/{what}")
+        return response.status_code, response.text, monotonic() - began_at
+
+    whats = ["artifacts", "artifacts/a", "artifacts.tar.gz", "logs"] * 8
+    os.kill(s3.process_id, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(len(whats)) as pool:
+            reads = [pool.submit(read, what) for what in whats]
+            # One that was refused shows that all slots are taken.
+            first = next(as_completed(reads)).result()
+            assert (first[0], NO_SLOT in first[1]) == (503, True), first
+            began_at = monotonic()
+            assert api.job(job)["status"] == "completed"
+            assert api.get("jobs", limit=1)["jobs"]
+            # Its probe may still be under way.
+            assert service.anonymous().request("GET", "ready").status_code in (200, 503)
+            assert monotonic() - began_at < 5
+            assert not all(item.done() for item in reads)
+            answers = [item.result() for item in reads]
+    finally:
+        os.kill(s3.process_id, signal.SIGCONT)
+    assert {code for code, _, _ in answers} == {503}, answers
+    assert max(took_s for _, _, took_s in answers) < 14, answers
+    waited = [text for _, text, _ in answers if NO_SLOT not in text]
+    assert len(waited) >= MAX_READS_AT_ONCE // 2
+    assert all("could not read" in text for text in waited), waited
+    # All slots are free again.
+    with ThreadPoolExecutor(8) as pool:
+        assert {code for code, _, _ in pool.map(read, whats)} == {200}
