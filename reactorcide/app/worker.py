@@ -102,11 +102,15 @@ class WorkerService:
             self._limits(session),
             concurrency=self._settings.concurrency,
             queues=self._settings.queues,
-            check_disk=lambda: check_room(self._settings.data_dir, self._settings.min_free_disk_bytes),
+            check_disk=self._check_disk,
         )
         self._worker.start()
         log.info("worker %s is connected to %s", session.worker_id, self._address.url)
         return True
+
+    def _check_disk(self) -> None:
+        self._files.check()
+        check_room(self._settings.data_dir, self._settings.min_free_disk_bytes)
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more jobs, and call ``drained`` when the last running job has ended."""

@@ -115,6 +115,10 @@ class LogTaken(ObjectStoreError):
     """A growing log has another writer by now, or is sealed or removed."""
 
 
+class LogLost(ObjectStoreError):
+    """A growing log cannot be stored, or a part of it is lost, and waiting does not help."""
+
+
 class ObjectChanged(ObjectStoreError):
     """An object is another one by now than the one that was to be replaced."""
 

@@ -27,7 +27,7 @@ def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Exp
         return Explanation(f"it has ended: {job.error or job.status}")
     if job.status is JobStatus.RUNNING:
         doing = "it is being prepared" if job.started_at_ms is None else "its command runs"
-        return Explanation(f"{doing}, by worker {job.worker_id}{_away(job, workers)}")
+        return Explanation(f"{doing}, by worker {job.worker_id}{_trouble(job, workers)}")
     place = context.store.queues.ahead_of(job) + 1
     if job.status is not JobStatus.QUEUED:
         # 0 means at once.
@@ -56,11 +56,14 @@ def explain(context: StoredJobs, job: Job, workers: Sequence[WorkerView]) -> Exp
     )
 
 
-def _away(job: Job, workers: Sequence[WorkerView]) -> str:
-    """Return what to add for a job whose worker is not connected, if that is so."""
-    lost_after_s = next((view.away_lost_after_s for view in workers if view.worker_id == job.worker_id), None)
-    if lost_after_s is None:
+def _trouble(job: Job, workers: Sequence[WorkerView]) -> str:
+    """Return what to add for a job whose worker is not connected, or has trouble of its own."""
+    view = next((view for view in workers if view.worker_id == job.worker_id), None)
+    if view is None:
         return ""
+    lost_after_s = view.away_lost_after_s
+    if lost_after_s is None:
+        return "" if view.trouble is None else f", which takes no other jobs: {view.trouble}"
     has_begun = job.started_at_ms is not None
     is_repeated = not has_begun or job.retries_used < job.definition.retries
     then = "is repeated" if is_repeated else "fails, as it has no retries left"

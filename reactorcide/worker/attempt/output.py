@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic
 
 from reactorcide import crashpoints
-from reactorcide.domain.errors import ObjectStoreError
+from reactorcide.domain.errors import LogLost, ObjectStoreError
 from reactorcide.logs.copy import copied_bytes
 from reactorcide.logs.lines import HOLD_S
 from reactorcide.logs.writer import LogWriter
@@ -209,6 +209,8 @@ class _LogCopy:
             return
         try:
             add()
+        except LogLost:
+            raise
         except ObjectStoreError as exc:
             log.warning("the rest of its log is written when it has ended: %s", exc, extra=self._log_fields)
             self.is_whole = False

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from reactorcide.domain.errors import InfrastructureError, JobInterrupted, LogTaken
+from reactorcide.domain.errors import InfrastructureError, JobInterrupted, LogLost, LogTaken
 from reactorcide.worker.interrupt import Interrupt, Reason
 
 T = TypeVar("T")
@@ -26,11 +26,12 @@ class Patience:
 
         Only errors ``of`` a kind are waited for; others are raised at once.
         ``LogTaken`` is raised at once: another service has ended the attempt, and its log stays as it is.
+        So is ``LogLost``, which waiting does not mend.
         """
         while True:
             try:
                 return call()
-            except LogTaken:
+            except (LogLost, LogTaken):
                 raise
             except of as exc:
                 log.warning("waiting: %s", exc, extra=self._log_fields)

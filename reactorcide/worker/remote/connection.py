@@ -70,6 +70,7 @@ class Connection:
         self._assigned: deque[LeasedAttempt] = deque()
         self._wants = False
         self._polled_free = 0
+        self._told: tuple[str | None, bool] = (None, False)
         self._has_finished = False
         self._trouble: str | None = None
         self._polling: HTTPConnection | None = None
@@ -93,10 +94,7 @@ class Connection:
     def close(self) -> None:
         """Ask for no more attempts, and send no more logs."""
         self._is_closed.set()
-        with self._lock:
-            polling = self._polling
-        if polling is not None:
-            interrupt(polling)
+        self._interrupt(lambda: True)
         for own in self.held.all():
             if own.shipper is not None:
                 own.shipper.close()
@@ -137,30 +135,29 @@ class Connection:
     # --- attempts ------------------------------------------------------------------------------
 
     @property
-    def has_assigned(self) -> bool:
-        """Whether there is an attempt to take."""
-        return bool(self._assigned)
+    def next_assigned(self) -> LeasedAttempt | None:
+        """The attempt to take next, if there is one."""
+        return self._assigned[0] if self._assigned else None
 
     def take(self) -> LeasedAttempt | None:
-        """Return a new attempt."""
-        return self._assigned.popleft() if self._assigned else None
+        """Return a new attempt, which this worker begins now."""
+        leased = self._assigned.popleft() if self._assigned else None
+        if leased is not None and (own := self.held.get(leased.key)) is not None:
+            own.is_taken = True
+        return leased
 
     def want(self, wants: bool, trouble: str | None = None) -> None:
         """Say whether there is a place for another attempt, or why there cannot be one."""
         with self._lock:
             self._wants, self._trouble = wants, trouble
-            polling = self._polling if wants and not self._polled_free else None
-        if polling is not None:
-            # The call that is held says that there is no place.
-            interrupt(polling)
+        # The call that is held says that there is no place.
+        self._interrupt(lambda: wants and not self._polled_free and self._has_place())
 
     def take_no_more(self) -> None:
         """Have the service assign no further attempt; those that it has assigned by now can be taken."""
         with self._lock:
             self._wants, self._has_finished = False, True
-            polling = self._polling if self._polled_free else None
-        if polling is not None:
-            interrupt(polling)
+        self._interrupt(lambda: bool(self._polled_free))
         # It ends the call that is held, whose answer may be lost.
         body = self._question(0) | {"wait": 0}
         sent_at = boottime()
@@ -192,7 +189,9 @@ class Connection:
                     self.of_attempt(own, "POST", "renew")
                 except AttemptStale:
                     return False
-                self._keep(self.held.add(leased, renewed_at=sent_at))
+                own = self.held.add(leased, renewed_at=sent_at)
+                own.is_taken = True
+                self._keep(own)
                 return True
         return False
 
@@ -237,7 +236,6 @@ class Connection:
     def ended(self, own: Held) -> None:
         """Forget an attempt that has ended, with its log on this disk."""
         if own.shipper is not None:
-            own.shipper.close()
             own.shipper.remove()
         self._inputs.pop(own.leased.key, None)
         self.held.remove(own.leased.key)
@@ -277,6 +275,8 @@ class Connection:
 
     def _watch(self) -> None:
         while not self._is_closed.wait(_WATCH_EVERY_S):
+            self.files.look()
+            self._interrupt(lambda: self._told != self._tells())
             for own in self.held.overdue():
                 log.warning("%s", _lost_because(own), extra={"job_id": own.leased.job.job_id})
                 self._cancelled(own.leased.job.job_id, _lost_because(own))
@@ -309,16 +309,15 @@ class Connection:
     def _poll(self) -> None:
         """Ask once for attempts and cancels, and pass them on."""
         with self._lock:
-            free = 1 if self._wants and not self._assigned else 0
-            self._polled_free = free
+            free = int(self._has_place())
+            self._polled_free, self._told = free, self._tells()
         body = self._question(free) | {"wait": _HOLD_S}
         sent_at = boottime()
 
         def opened(connection: HTTPConnection) -> None:
             with self._lock:
                 self._polling = connection
-                if self._wants and not free and not self._assigned:
-                    # A place has become free meanwhile.
+                if self._says_less(free):
                     raise _Interrupted
 
         try:
@@ -332,8 +331,7 @@ class Connection:
                 )
         except ServiceAway:
             with self._lock:
-                has_place_now = self._wants and not free and not self._assigned
-                was_interrupted = has_place_now or (self._has_finished and free)
+                was_interrupted = self._says_less(free) or (self._has_finished and free)
             if was_interrupted:
                 raise _Interrupted from None
             raise
@@ -341,6 +339,24 @@ class Connection:
             with self._lock:
                 self._polling = None
         self._hear(answer, sent_at)
+
+    def _interrupt(self, is_needed: Callable[[], bool]) -> None:
+        """End the call that is held, if that is needed now."""
+        with self._lock:
+            polling = self._polling if is_needed() else None
+        if polling is not None:
+            interrupt(polling)
+
+    def _has_place(self) -> bool:
+        return self._wants and not self._assigned and self.files.problem is None
+
+    def _says_less(self, free: int) -> bool:
+        """Return whether the held call lacks a place that has become free, or the trouble of now."""
+        return (self._has_place() and not free) or self._told != self._tells()
+
+    def _tells(self) -> tuple[str | None, bool]:
+        # A sentence with figures in it may be another one each time.
+        return self.files.problem, self._trouble is not None
 
     def _question(self, free: int) -> dict[str, Any]:
         return {
@@ -350,7 +366,7 @@ class Connection:
                 for own in self.held.all()
             ],
             "warm_containers": self._warm_containers(),
-            **({} if self._trouble is None else {"trouble": self._trouble}),
+            **({} if (trouble := self.files.problem or self._trouble) is None else {"trouble": trouble}),
         }
 
     def _hear(self, answer: Mapping[str, Any], sent_at: float) -> None:

@@ -23,6 +23,8 @@ class Held:
     leased: LeasedAttempt
     renewed_at: float
     """When the last successful renewal was sent, by ``boottime``."""
+    is_taken: bool = False
+    """It is run or adopted here; before that nothing of it runs, and the service gives it back by itself."""
     is_cancelled: bool = False
     is_stale: bool = False
     """The service has given it up: nothing more is to be reported."""
@@ -72,7 +74,9 @@ class HeldAttempts:
         found = []
         with self._lock:
             for held in self._held.values():
-                if not held.is_lost and now - held.renewed_at > held.leased.lease.lost_after_s:
+                if not held.is_taken or held.is_lost:
+                    continue
+                if now - held.renewed_at > held.leased.lease.lost_after_s:
                     held.is_lost = True
                     found.append(held)
         return found

@@ -82,7 +82,7 @@ class RemotePort:
         connection = self._connection
         try:
             while True:
-                if connection.has_assigned or monotonic() - self._checked_at > _CHECK_EVERY_S:
+                if connection.next_assigned is not None or monotonic() - self._checked_at > _CHECK_EVERY_S:
                     self._checked_at = float("-inf")
                     check_ready()
                     self._checked_at = monotonic()
@@ -95,6 +95,7 @@ class RemotePort:
                 yield leased.job
         except InfrastructureError as exc:
             connection.want(False, str(exc))
+            self._give_back(f"its worker could not run it: {exc}")
             raise
         except GeneratorExit:
             connection.want(False)
@@ -102,10 +103,14 @@ class RemotePort:
 
     def claim_no_more(self) -> None:
         """See ``WorkerPort.claim_no_more``."""
-        connection = self._connection
-        connection.take_no_more()
-        while (leased := connection.take()) is not None:
-            self.try_again(leased.job, "its worker was about to stop", delay_s=0)
+        self._connection.take_no_more()
+        self._give_back("its worker was about to stop")
+
+    def _give_back(self, reason: str) -> None:
+        """Give back the attempts that nothing has begun; one that cannot be given back yet stays."""
+        while (leased := self._connection.next_assigned) is not None:
+            self.try_again(leased.job, reason, delay_s=0)
+            self._connection.take()
 
     def renew(self, held: Collection[Renewal]) -> None:
         """See ``WorkerPort.renew``."""
@@ -137,11 +142,12 @@ class RemotePort:
     def unfinished(self) -> Unfinished:
         """See ``WorkerPort.unfinished``.
 
-        An attempt that this process does not know is on its way to it, unless an earlier process had it.
+        An attempt that this process has not taken is on its way to it, unless an earlier process had it.
         """
         found = self._connection.unfinished()
         if self._has_adopted:
-            found = [item for item in found if self._connection.held.get(item.key) is not None]
+            taken = {own.leased.key for own in self._connection.held.all() if own.is_taken}
+            found = [item for item in found if item.key in taken]
         container_ids = {item.attempt.container_id for item in found if item.attempt.container_id is not None}
         return Unfinished([item.attempt for item in found], frozenset(), frozenset(container_ids))
 
@@ -226,12 +232,12 @@ class RemotePort:
         """See ``WorkerPort.open_log``."""
         own = self._required(job)
         if own.shipper is not None:
-            own.shipper.close()
+            own.shipper.release()
 
         def put(path: str, data: bytes) -> Any:
             return self._connection.of_attempt(own, "PUT", path, data)
 
-        shipper = Shipper(self._connection.files.logs_dir, *own.leased.key, put)
+        shipper = Shipper(self._connection.files, *own.leased.key, put)
         writer = LogWriter(
             shipper.spool,
             shipper,

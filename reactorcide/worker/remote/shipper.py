@@ -4,13 +4,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from reactorcide.domain.errors import AttemptStale, InfrastructureError, LogConflict, TooLarge
+from reactorcide.domain.errors import AttemptStale, InfrastructureError, LogConflict, LogLost, TooLarge
 from reactorcide.domain.jobs import attempt_prefix, log_index_key, log_key
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.threads import start_thread
+from reactorcide.worker.remote.identity import WorkerFiles
 from reactorcide.worker.remote.spool import Spool
 
 log = logging.getLogger("reactorcide.worker")
@@ -32,7 +32,7 @@ class Shipper(LocalNotifier):
     compared by its length.
     """
 
-    def __init__(self, base: Path, job_id: str, attempt: int, put: Put) -> None:
+    def __init__(self, files: WorkerFiles, job_id: str, attempt: int, put: Put) -> None:
         super().__init__()
         self._key = job_id, attempt
         self._put = put
@@ -42,8 +42,8 @@ class Shipper(LocalNotifier):
         self._sent = (0, 0)
         self._replaces = False
         self.is_full = False
-        """Whether the service takes no more of it: its limit is lower since it was restarted."""
-        self.spool = Spool(base, self._cutting)
+        """Whether the rest is left out: it is lost, or the service has a lower limit since a restart."""
+        self.spool = Spool(files.logs_dir, self._cutting, files.failed)
 
     def begin(self) -> None:
         """Start sending, once the log is open; an earlier process may have sent what it has by now."""
@@ -75,8 +75,15 @@ class Shipper(LocalNotifier):
         self._is_closed = True
         self._is_new.set()
 
+    def release(self) -> None:
+        """Send no more, and let go of the files, which stay. Safe to repeat."""
+        self.close()
+        with self._lock:
+            self.spool.close()
+
     def remove(self) -> None:
-        """Remove the log from this disk; after ``close``. Safe to repeat."""
+        """Send no more, and remove the log from this disk. Safe to repeat."""
+        self.release()
         self.spool.delete(attempt_prefix(*self._key))
 
     def _loop(self) -> None:
@@ -100,7 +107,14 @@ class Shipper(LocalNotifier):
                 log.exception("its log could not be sent", extra={"job_id": self._key[0]})
 
     def _ship(self) -> None:
-        """Send what is not sent yet, piece by piece. The lock is held."""
+        """Send what is not sent yet, as far as it is still there. The lock is held."""
+        try:
+            self._ship_pieces()
+        except (LogLost, TooLarge) as exc:
+            self.is_full = True
+            log.warning("the rest of its log is left out: %s", exc, extra={"job_id": self._key[0]})
+
+    def _ship_pieces(self) -> None:
         conflicts = 0
         while True:
             log_bytes, index_bytes = self.spool.sizes(*self._key)
@@ -120,9 +134,6 @@ class Shipper(LocalNotifier):
                 self._sent = int(ends["log_bytes"]), int(ends["index_bytes"])
                 self._replaces = False
                 conflicts = 0
-            except TooLarge as exc:
-                self.is_full = True
-                log.warning("the rest of its log is left out: %s", exc, extra={"job_id": self._key[0]})
             except LogConflict as exc:
                 conflicts += 1
                 if conflicts > _MAX_CONFLICTS:
