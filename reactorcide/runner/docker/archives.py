@@ -104,6 +104,16 @@ def chunks(response: requests.Response) -> Generator[bytes, None, None]:
         yield from response.iter_content(_CHUNK_BYTES)
 
 
+def whole(api: Any, container_id: str, response: requests.Response) -> Generator[bytes, None, None]:
+    """Yield the bytes of an opened archive, and close it.
+
+    Raises ``ContainerGone`` at its end if somebody removes the container: its files may have gone one by one.
+    """
+    yield from chunks(response)
+    with translated("inspect a container"):
+        check_exists(api, container_id)
+
+
 def check_exists(api: docker.APIClient, container_id: str) -> None:
     """Raise ``ContainerGone`` unless the container exists, after one of its paths was not found."""
     with gone_if_missing(container_id):

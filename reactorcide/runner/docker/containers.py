@@ -335,7 +335,7 @@ class DockerRunner:
         response = archives.open_archive(api, container_id, ARTIFACTS_DIR)
         if response is None:
             raise JobFailed(f"{ARTIFACTS_DIR} is not there any more: the command has moved or removed it")
-        return archives.chunks(response)
+        return archives.whole(api, container_id, response)
 
     def has_path(self, container_id: str, path: str) -> bool:
         """See ``Runner.has_path``."""

@@ -156,6 +156,9 @@ def store_artifacts(
             return None
         with closing(tar):
             collection.take(_entries(tar, check))
+            # To its very end, where the runner says if somebody was removing the files meanwhile.
+            for _ in tar:
+                check()
         if collection.awaited and (tar := open_tar()) is not None:
             with closing(tar):
                 collection.take_awaited(_entries(tar, check))
