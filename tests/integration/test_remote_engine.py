@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import NewService
 from tests.support.certificate import make_certificate
 from tests.support.tls_engine import tls_engine
+from tests.support.waiting import wait_until
 
 LINES = 200_000
 
@@ -29,7 +30,9 @@ def test_job_runs_on_an_engine_over_tls(
     (service.source_root / "project").mkdir()
     (service.source_root / "project" / "file").write_text("its source\n")
     api = service.admin
-    assert api.get("ready")["checks"]["docker"] == "ok"
+    wait_until(
+        lambda: api.request("GET", "ready").json()["checks"]["docker"] == "ok", 20, "the engine answers"
+    )
     # Slow and fast, so that the reader meets both nothing and more than it takes at a time.
     command = f"cat file; sleep 0.3; seq {LINES}; sleep 0.3; echo end; cp file $REACTORCIDE_ARTIFACTS_DIR"
     job = api.wait(api.submit(command, source_path="project"))
