@@ -11,7 +11,8 @@ from tests.support.service import Service
 from tests.support.tars import member, tar_gz
 from tests.worker.remote.conftest import NewWorker
 
-LINES = 3000
+LINES = 12_000
+"""More than the largest piece of a log that is sent at once, 1 MiB."""
 LINE = "x" * 90
 COMMAND = f"i=0; while [ $i -lt {LINES} ]; do echo {LINE} $i; i=$((i+1)); done; cp data /job/artifacts/data"
 PRINTED = b"".join(b"%s %d\n" % (LINE.encode(), i) for i in range(LINES))
