@@ -11,6 +11,7 @@ from reactorcide.domain.peers import Peer
 from reactorcide.domain.workers import WorkerView
 from reactorcide.duties import Duties, Duty
 from reactorcide.lib.clock import boottime, now_ms
+from reactorcide.lib.silence import Silence
 from reactorcide.store import Store
 from reactorcide.threads import start_thread
 
@@ -42,11 +43,8 @@ class Peers:
         self._store = store
         self._me = me
         self._worker = worker
-        self._clock = clock
-        self._is_blind = False
-        """Whether the last look failed."""
-        self._seen: dict[str, tuple[Peer, float]] = {}
-        """The other services, and when their last beat was seen first."""
+        self._silence: Silence[str] = Silence(clock)
+        self._others: list[Peer] = []
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._duties = Duties(
@@ -65,10 +63,8 @@ class Peers:
     def join(self) -> list[Peer]:
         """Add this service to those on the database, and return the others, dead ones too."""
         self._store.peers.join(replace(self._me, worker=self._worker_json()))
-        others = [peer for peer in self._store.peers.all() if peer.service_id != self.service_id]
-        now = self._clock()
-        self._seen = {peer.service_id: (peer, now) for peer in others}
-        return others
+        self._silence.look(self._beats)
+        return self._others
 
     def start(self) -> None:
         """Begin to beat."""
@@ -87,12 +83,12 @@ class Peers:
 
     def views(self) -> list[WorkerView]:
         """Return what the workers of the other services report."""
-        return [_view(peer.worker) for peer, _ in list(self._seen.values())]
+        return [_view(peer.worker) for peer in self._others]
 
     @property
     def are_there(self) -> bool:
         """Whether there are other services."""
-        return bool(self._seen)
+        return bool(self._others)
 
     # --- turns ---------------------------------------------------------------------------------
 
@@ -117,31 +113,32 @@ class Peers:
 
     def look(self) -> None:
         """Beat once, and see who lives. For one thread; raises ``StoreError``."""
-        was_blind, self._is_blind = self._is_blind, True
-        if not self._store.peers.beat(self._me.service_id, self._me.session_id, self._worker_json()):
-            log.warning("this service was silent for so long that the others took its work over")
-            self.join()
-        peers, now = self._store.peers.all(), self._clock()
-        self._is_blind = False
-        seen: dict[str, tuple[Peer, float]] = {}
-        for peer in peers:
-            if peer.service_id == self.service_id:
-                continue
-            before = self._seen.get(peer.service_id)
-            is_same = before is not None and (before[0].session_id, before[0].beat) == (
-                peer.session_id,
-                peer.beat,
-            )
-            since = before[1] if before is not None and is_same and not was_blind else now
-            if now - since > _DEAD_AFTER_S and self._store.peers.remove_dead(peer):
-                log.warning(
-                    "service %s, on %s, is not heard of any more: its work goes to the others",
-                    peer.service_id,
-                    peer.host,
-                )
-                continue
-            seen[peer.service_id] = peer, since
-        self._seen = seen
+
+        def beats() -> dict[str, object]:
+            if not self._store.peers.beat(self._me.service_id, self._me.session_id, self._worker_json()):
+                log.warning("this service was silent for so long that the others took its work over")
+                # With the time of all of them begun anew.
+                self.join()
+            return self._beats()
+
+        silent_s = self._silence.look(beats)
+        self._others = [peer for peer in self._others if not self._is_dead(peer, silent_s[peer.service_id])]
+
+    def _beats(self) -> dict[str, object]:
+        """Read who is listed besides this service, dead ones too, and return what they say."""
+        me = self.service_id
+        self._others = [peer for peer in self._store.peers.all() if peer.service_id != me]
+        return {peer.service_id: (peer.session_id, peer.beat) for peer in self._others}
+
+    def _is_dead(self, peer: Peer, silent_s: float) -> bool:
+        if silent_s <= _DEAD_AFTER_S or not self._store.peers.remove_dead(peer):
+            return False
+        log.warning(
+            "service %s, on %s, is not heard of any more: its work goes to the others",
+            peer.service_id,
+            peer.host,
+        )
+        return True
 
     def _forget(self) -> None:
         self._store.bad_tokens.forget_old(now_ms=now_ms())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from reactorcide.jobs import JobContext
 from reactorcide.jobs.remote.attempts import Key, LeasedAttempts
 from reactorcide.lib.clock import boottime
+from reactorcide.lib.silence import Silence
 from reactorcide.store.leases import Heartbeat
 
 log = logging.getLogger("reactorcide.jobs")
@@ -42,37 +43,26 @@ class LostAttempts:
         self._attempts = attempts
         self._grace_s = grace_s
         self._untouched_s = max(lease_s, _MIN_UNTOUCHED_S)
-        self._clock = clock
-        self._is_blind = False
-        """Whether the last look failed."""
-        self._seen: dict[Key, tuple[int, float]] = {}
-        """The heartbeat of each attempt, and when it was seen first."""
+        self._silence: Silence[Key] = Silence(clock)
 
     def look(self) -> None:
         """End the attempts that are lost."""
         own = None if self._own_worker_id is None else self._own_worker_id()
-        seen: dict[Key, tuple[int, float]] = {}
-        lost: list[tuple[Heartbeat, bool]] = []
-        was_blind, self._is_blind = self._is_blind, True
-        found = self._context.store.leases.heartbeats()
-        self._is_blind = False
-        now = self._clock()
-        for heartbeat in found:
-            if heartbeat.worker_id == own:
-                continue
-            key = heartbeat.job_id, heartbeat.attempt
-            before = self._seen.get(key)
-            is_same = before is not None and before[0] == heartbeat.at_ms and not was_blind
-            first_at = before[1] if before is not None and is_same else now
-            seen[key] = heartbeat.at_ms, first_at
-            if now - first_at > heartbeat.lost_after_s + self._grace_s + _MARGIN_S:
-                lost.append((heartbeat, True))
-            elif heartbeat.is_untouched and now - first_at > self._untouched_s:
-                lost.append((heartbeat, False))
-        self._seen = seen
-        self._attempts.keep_open(seen)
-        for heartbeat, was_taken in lost:
-            self._end(heartbeat, was_taken=was_taken)
+        found: dict[Key, Heartbeat] = {}
+
+        def beats() -> dict[Key, int]:
+            for heartbeat in self._context.store.leases.heartbeats():
+                if heartbeat.worker_id != own:
+                    found[heartbeat.job_id, heartbeat.attempt] = heartbeat
+            return {key: heartbeat.at_ms for key, heartbeat in found.items()}
+
+        silent_s = self._silence.look(beats)
+        self._attempts.keep_open(found)
+        for key, heartbeat in found.items():
+            if silent_s[key] > heartbeat.lost_after_s + self._grace_s + _MARGIN_S:
+                self._end(heartbeat, was_taken=True)
+            elif heartbeat.is_untouched and silent_s[key] > self._untouched_s:
+                self._end(heartbeat, was_taken=False)
 
     def _end(self, heartbeat: Heartbeat, *, was_taken: bool) -> None:
         worker_id, lost_after_s = heartbeat.worker_id, heartbeat.lost_after_s
