@@ -3,7 +3,6 @@
 import contextlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import threading
@@ -191,10 +190,7 @@ def machines(
             )
             stack.callback(service.kill)
             if number:
-                # An installation has one key.
-                service.data_dir.mkdir(mode=0o700)
-                for name in ("secret-key", "admin-token"):
-                    shutil.copy2(running_services[0].data_dir / name, service.data_dir)
+                service.join(running_services[0])
             running_services.append(service.start())
         running_workers: list[RemoteWorker] = []
         for number in range(workers):

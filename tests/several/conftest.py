@@ -1,7 +1,6 @@
 """Several services on one database, one bucket and one queue."""
 
 import itertools
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,9 +39,7 @@ class House:
         home = self.home / f"service-{next(self._numbers)}"
         service = Service(home, self._image, self.environment, **(self.options | options))
         if self.services:
-            service.data_dir.mkdir(mode=0o700)
-            for name in ("secret-key", "admin-token"):
-                shutil.copy2(self.services[0].data_dir / name, service.data_dir)
+            service.join(self.services[0])
         self.services.append(service)
         return service
 

@@ -50,19 +50,29 @@ class Line:
         self.bytes_per_s: float | None = None
         """The rate of each connection in each direction."""
         self.breaks: list[Break] = []
+        self._is_cut = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._connections: list[_Connection] = []
         self._threads: list[threading.Thread] = []
         self._spawn(self._accept)
 
+    def cut(self) -> None:
+        """Pass on nothing any more, in either direction: neither an answer nor a refusal."""
+        self._is_cut = True
+
+    def mend(self) -> None:
+        """Pass on what comes from now on; what was cut stays lost."""
+        for connection in self._connections:
+            connection.end()
+        self._is_cut = False
+
     def close(self) -> None:
         """End the line with all that is under way."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for connection in self._connections:
-            connection.end()
+        self.mend()
         for thread in self._threads:
             thread.join()
         for connection in self._connections:
@@ -104,6 +114,8 @@ class Line:
                 if not data:
                     target.shutdown(socket.SHUT_WR)
                     return
+                if self._is_cut:
+                    continue
                 sleep(max(0.0, due - monotonic()))
                 if self.bytes_per_s is not None:
                     sleep(len(data) / self.bytes_per_s)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -80,6 +81,12 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self.admin = self._client(None)
+
+    def join(self, first: "Service") -> None:
+        """Get the key and the admin of another service on the same database, before the first start."""
+        self.data_dir.mkdir(mode=0o700)
+        for name in ("secret-key", "admin-token"):
+            shutil.copy2(first.data_dir / name, self.data_dir)
 
     # --- its life ------------------------------------------------------------------------------
 

@@ -1,14 +1,13 @@
 """Workers on other machines, when something is killed or cut off."""
 
-import contextlib
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import docker
 import pytest
 
 from tests.conftest import NewService
+from tests.support.line import Line
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 from tests.worker.remote.conftest import NewWorker
@@ -17,67 +16,12 @@ from tests.worker.remote.test_remote import begun, release
 PRINTED = b"begun\ndone\n"
 
 
-class Cut:
-    """A proxy of a service that can be cut; one that is cut neither answers nor refuses."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._is_cut = threading.Event()
-        self._open: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads: list[threading.Thread] = []
-        self._spawn(self._accept)
-
-    def cut(self) -> None:
-        """Pass on nothing any more, in either direction."""
-        self._is_cut.set()
-
-    def mend(self) -> None:
-        """Pass on what comes from now on; what was cut stays lost."""
-        for each in self._open:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        self._is_cut.clear()
-
-    def close(self) -> None:
-        """End the proxy."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self.mend()
-        for thread in self._threads:
-            thread.join()
-        for each in (self._listener, *self._open):
-            each.close()
-
-    def _spawn(self, work: Callable[..., None], *args: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=args, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._port))
-                self._open += [client, server]
-                for ends in ((client, server), (server, client)):
-                    self._spawn(self._pass_on, *ends)
-
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                if not self._is_cut.is_set():
-                    target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-
 @pytest.fixture
-def cut(hub: Service) -> Iterator[Cut]:
+def cut(hub: Service) -> Iterator[Line]:
     """A way to the service that can be cut."""
-    proxy = Cut(hub.port)
-    yield proxy
-    proxy.close()
+    line = Line(hub.port)
+    yield line
+    line.close()
 
 
 def free_port() -> int:
@@ -122,7 +66,7 @@ def test_no_job_is_given_to_a_worker_that_is_gone(hub: Service, new_worker: NewW
 
 
 def test_a_worker_that_is_cut_off_goes_on_and_delivers_later(
-    hub: Service, cut: Cut, new_worker: NewWorker, engine: docker.APIClient
+    hub: Service, cut: Line, new_worker: NewWorker, engine: docker.APIClient
 ) -> None:
     worker = new_worker(hub, "cut", server=cut.url)
     job = begun(hub.admin, queue_name="cut")
@@ -140,7 +84,7 @@ def test_a_worker_that_is_cut_off_goes_on_and_delivers_later(
 
 
 def test_a_worker_that_is_cut_off_for_too_long_ends_its_container(
-    hub: Service, cut: Cut, new_worker: NewWorker, engine: docker.APIClient
+    hub: Service, cut: Line, new_worker: NewWorker, engine: docker.APIClient
 ) -> None:
     worker = new_worker(hub, "lost", server=cut.url, lost_after=2)
     job = begun(hub.admin, queue_name="lost")
