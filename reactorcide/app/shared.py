@@ -1,6 +1,5 @@
 """What a service has beside its own parts where others may work on the same database."""
 
-import os
 import re
 import secrets
 import socket
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from reactorcide import __version__
 from reactorcide.domain.errors import ConfigurationError
-from reactorcide.domain.peers import Peer
+from reactorcide.domain.peers import Alone, Peer, Turns
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.peers import Peers, check_shared
+from reactorcide.lib.files import create_private
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
 from reactorcide.settings import Settings
@@ -43,17 +43,15 @@ class Sharing:
         self._line = None if line is None else line(self._heard)
         self._id: str | None = None
         self._peers: Peers | None = None
-
-    @property
-    def worker(self) -> Shared | None:
-        """What this service's worker knows of the others."""
-        if self._line is None:
-            return None
-        return Shared(
-            service_id=self._service_id,
-            has_others=lambda: self._peers is not None and self._peers.are_there,
-            lost_after_s=self._settings.lost_after_s,
-        )
+        self._turns: Turns = Alone()
+        self.worker: Shared | None = None
+        """What this service's worker knows of the others; ``None`` if there can be none."""
+        if self._line is not None:
+            self.worker = Shared(
+                service_id=self._service_id,
+                has_others=lambda: self._peers is not None and self._peers.are_there,
+                lost_after_s=settings.lost_after_s,
+            )
 
     def start(self, store: Store, worker: Callable[[], WorkerView]) -> None:
         """Join the services on the database. Raises ``ConfigurationError`` if this one may not."""
@@ -78,7 +76,7 @@ class Sharing:
         except ConfigurationError:
             store.peers.leave(me.service_id, me.session_id)
             raise
-        self._peers = peers
+        self._peers = self._turns = peers
         peers.start()
 
     def stop(self, deadline_s: float) -> None:
@@ -102,16 +100,15 @@ class Sharing:
 
     def others(self, kind: str) -> list[str]:
         """See ``Turns.others``."""
-        return [] if self._peers is None else self._peers.others(kind)
+        return self._turns.others(kind)
 
     def take(self, kind: str, key: str) -> bool:
         """See ``Turns.take``."""
-        return self._peers is None or self._peers.take(kind, key)
+        return self._turns.take(kind, key)
 
     def give_back(self, kind: str, key: str) -> None:
         """See ``Turns.give_back``."""
-        if self._peers is not None:
-            self._peers.give_back(kind, key)
+        self._turns.give_back(kind, key)
 
     # --- hints ---------------------------------------------------------------------------------
 
@@ -139,14 +136,7 @@ def service_id(path: Path) -> str:
     """
     try:
         if not path.exists():
-            temporary = path.with_name(f"{path.name}.new")
-            temporary.unlink(missing_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(f"{secrets.token_hex(4)}\n")
-                file.flush()
-                os.fsync(descriptor)
-            temporary.rename(path)
+            create_private(path, secrets.token_hex(4))
         value = path.read_text("ascii").strip()
     except (OSError, ValueError) as exc:
         raise ConfigurationError(f"the id of this service in {path} cannot be read: {exc}") from exc

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import threading
 from pathlib import Path
 from types import FrameType
@@ -15,11 +14,11 @@ from reactorcide import logconfig
 from reactorcide.cli.datadir import lock_data_dir
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.domain.errors import ConfigurationError
+from reactorcide.lib.systemd import ServiceManager
 
 log = logging.getLogger("reactorcide.worker")
 
 _MAX_TOKEN_BYTES = 4096
-_NOTIFY_S = 5.0
 _SETTINGS = (
     *("concurrency", "warm", "source_roots", "allow_addresses", "deny_addresses", "git_memory_bytes"),
     *("queues", "allow_images", "pull", "pids_limit", "max_disk_bytes", "job_network", "capabilities"),
@@ -89,7 +88,7 @@ def worker(
 
     address = ServiceAddress(url=server, token=_token(token), ca_file=ca_file, lost_after_s=lost_after)
     with lock_data_dir(settings.data_dir):
-        ended, manager = _Ended(), _ServiceManager()
+        ended, manager = _Ended(), ServiceManager()
         service = WorkerService(settings, address, os.environ, ended.give_up)
         signals = _Signals(service.stop, ended, service.drain if settings.drain else None, manager)
         signals.install()
@@ -126,7 +125,7 @@ class _Ended:
 class _Signals:
     """SIGTERM, SIGINT and SIGHUP: stop; with ``drain`` the first one waits for the running jobs."""
 
-    def __init__(self, stop: Any, ended: _Ended, drain: Any, manager: "_ServiceManager") -> None:
+    def __init__(self, stop: Any, ended: _Ended, drain: Any, manager: ServiceManager) -> None:
         self._stop = stop
         self._ended = ended
         self._drain = drain
@@ -161,25 +160,3 @@ def _token(text: str | None) -> str | None:
     except (OSError, ValueError) as exc:
         raise ConfigurationError(f"the token {text} cannot be read: {exc}") from exc
     return value
-
-
-class _ServiceManager:
-    """Tells systemd how far the worker is, by sd_notify(3), if systemd has started it."""
-
-    def __init__(self) -> None:
-        # Not for the programs that the worker starts.
-        self._address = os.environ.pop("NOTIFY_SOCKET", "")
-
-    def tell(self, state: str) -> None:
-        """Send a state, such as ``READY=1``."""
-        if not self._address:
-            return
-        # An abstract socket's name begins with a zero byte, which is written as @.
-        address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.settimeout(_NOTIFY_S)
-                sock.connect(address)
-                sock.send(state.encode())
-        except OSError as exc:
-            log.warning("systemd could not be told %s: %s", state, exc)

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 from gunicorn.app.base import BaseApplication
-from gunicorn.systemd import sd_notify
 
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.lib.systemd import ServiceManager
 from reactorcide.logconfig import printable
 from reactorcide.server import worker
 from reactorcide.settings import Settings
@@ -26,7 +26,6 @@ _EXIT_CANNOT_START = 3
 """gunicorn's exit code for a worker that cannot start: the master does not start another."""
 # Few objects are in cycles. With 700, as by default, looking for them takes a sixteenth of the time.
 _GC_THRESHOLD = 10_000
-_NOTIFY_SOCKET = "NOTIFY_SOCKET"
 _TARGET_FILES = 4096
 """Open files: one for each client and each address, and those of the service itself."""
 _MIN_FILES = 128
@@ -68,13 +67,11 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
             (worker.DrainingArbiter if settings.drain else worker.Arbiter)(self).run()
 
     # gunicorn would tell systemd that it is ready before the service has started.
-    notify_socket = os.environ.pop(_NOTIFY_SOCKET, None)
+    manager = ServiceManager()
 
     def start(process: Any) -> None:
         _start(server.application, process, settings)
-        if notify_socket is not None:
-            os.environ[_NOTIFY_SOCKET] = notify_socket
-            sd_notify("READY=1", log, unset_environment=True)
+        manager.tell("READY=1")
 
     server = Server()
     server.cfg.set("post_worker_init", start)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from reactorcide.lib.bucket import refilled, spent
 from reactorcide.store.connection import Connection
 
 _CREATE = "INSERT INTO bad_token (network, remaining, at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
@@ -27,10 +28,9 @@ class BadTokens:
             db.execute_sql(_CREATE, (network, float(per_minute), now_ms))
             stored, at_ms = db.execute_sql(_LOCK, (network,)).fetchone() or (per_minute, now_ms)
             # The other services have clocks of their own.
-            passed_ms = max(0, now_ms - at_ms)
-            remaining = min(float(per_minute), stored + passed_ms * per_minute / _MINUTE_MS)
-            left = remaining - 1 if remaining >= 1 else remaining
-            db.execute_sql(_SAVE, (left, max(now_ms, at_ms), network))
+            passed_s = max(0, now_ms - at_ms) / 1000
+            remaining = refilled(stored, passed_s, per_minute=per_minute)
+            db.execute_sql(_SAVE, (spent(remaining), max(now_ms, at_ms), network))
             return remaining
 
         return self._db.write_apart(work, is_durable=False)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from reactorcide.domain.errors import ConfigurationError
-from reactorcide.store.sessions import name_of
+from reactorcide.store.sessions import connect, name_of
 from reactorcide.threads import start_thread
 
 log = logging.getLogger("reactorcide.store")
@@ -192,25 +192,11 @@ class HintLine:
                 self._heard(hint)
 
     def _connected(self) -> "psycopg.Connection[Any]":
-        connection = psycopg.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=5,
-            application_name="reactorcide hints",
-            client_encoding="utf8",
-            keepalives_idle=15,
-            keepalives_interval=5,
-            keepalives_count=3,
-            tcp_user_timeout=20_000,
+        connection = connect(
+            self._url, f"{_SETTINGS}; LISTEN {_CHANNEL}", application_name="reactorcide hints"
         )
-        try:
-            connection.execute(_SETTINGS)
-            connection.execute(f"LISTEN {_CHANNEL}")
-            # For those that arrive while a statement runs.
-            connection.add_notify_handler(lambda notify: self._hear(notify.pid, notify.payload))
-        except BaseException:
-            connection.close()
-            raise
+        # For those that arrive while a statement runs.
+        connection.add_notify_handler(lambda notify: self._hear(notify.pid, notify.payload))
         return connection
 
     def _take_lock(self, connection: "psycopg.Connection[Any]") -> bool:

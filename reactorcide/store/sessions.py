@@ -123,25 +123,9 @@ class Session:
 
     def _connect(self) -> "psycopg.Connection[Any]":
         try:
-            connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                application_name="reactorcide",
-                client_encoding="utf8",
-                # For statements with numbered placeholders: others are parsed, long ones each time.
-                cursor_factory=psycopg.RawCursor,
-                keepalives_idle=15,
-                keepalives_interval=5,
-                keepalives_count=3,
-                tcp_user_timeout=20_000,
-            )
+            # For statements with numbered placeholders: others are parsed, long ones each time.
+            connection = connect(self._url, _SETTINGS, cursor_factory=psycopg.RawCursor)
         except psycopg.Error as exc:
-            raise _peewee_error(exc) from exc
-        try:
-            connection.execute(_SETTINGS)
-        except psycopg.Error as exc:
-            connection.close()
             raise _peewee_error(exc) from exc
         connection.adapters.register_loader("numeric", _Number)
         return connection
@@ -229,6 +213,37 @@ class Sessions:
             self._open -= len(idle)
         for session in idle:
             session.close()
+
+
+def connect(
+    url: str,
+    settings: str,
+    *,
+    application_name: str = "reactorcide",
+    cursor_factory: "type[psycopg.Cursor[Any]]" = psycopg.Cursor,
+) -> "psycopg.Connection[Any]":
+    """Return a connection on which the statements ``settings`` were run, and a lost server is noticed soon.
+
+    Raises ``psycopg.Error``.
+    """
+    connection = psycopg.connect(
+        url,
+        autocommit=True,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        application_name=application_name,
+        client_encoding="utf8",
+        cursor_factory=cursor_factory,
+        keepalives_idle=15,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=20_000,
+    )
+    try:
+        connection.execute(settings)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def name_of(url: str) -> str:

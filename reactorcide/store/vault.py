@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
+from reactorcide.lib.files import create_private, sync_directory
 
 _KEY_BYTES = 32
 # Random ones may be drawn some billions of times for one key (NIST SP 800-38D, 8.3).
@@ -46,17 +47,9 @@ class Vault:
     def create(self) -> None:
         """Create a key; it is on disk, under its name, when this returns. Raises ``ConfigurationError``."""
         key = secrets.token_bytes(_KEY_BYTES)
-        temporary = self.path.with_name(self.path.name + ".new")
         try:
-            # Perhaps left by an interrupted start; nothing was encrypted with it.
-            temporary.unlink(missing_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                file.write(key.hex() + "\n")
-                file.flush()
-                os.fsync(descriptor)
-            temporary.rename(self.path)
-            _sync_directory(self.path.parent)
+            # One that an interrupted start has left encrypts nothing.
+            create_private(self.path, key.hex())
         except OSError as exc:
             raise ConfigurationError(f"the key {self.path} cannot be created: {exc.strerror}") from exc
         self._key = key
@@ -72,7 +65,7 @@ class Vault:
         """
         try:
             os.replace(other.path, self.path)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         except OSError as exc:
             raise ConfigurationError(f"the key {self.path} cannot be replaced: {exc.strerror}") from exc
         self._key = other._key
@@ -123,11 +116,3 @@ class Vault:
         if not self._key:
             raise StoreError("the key for the secrets in the database has not been loaded")
         return self._key
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

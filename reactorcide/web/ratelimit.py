@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from reactorcide.domain.errors import TooManyFailures
+from reactorcide.lib.bucket import refilled, spent
 from reactorcide.lib.networks import network_of
 
 _MAX_ADDRESSES = 10_000
@@ -43,21 +44,18 @@ class FailureLimiter:
         if not self._per_minute:
             return
         network = network_of(address or "")
-        per_second = self._per_minute / 60
         with self._lock:
             now = self._clock()
             remaining, since = self._remaining.pop(network, (float(self._per_minute), now))
-            remaining = min(float(self._per_minute), remaining + (now - since) * per_second)
-            is_allowed = remaining >= 1
-            self._remaining[network] = (remaining - 1 if is_allowed else remaining, now)
+            remaining = refilled(remaining, now - since, per_minute=self._per_minute)
+            self._remaining[network] = spent(remaining), now
             if len(self._remaining) > _MAX_ADDRESSES:
                 self._remaining.popitem(last=False)
-        if is_allowed and self._shared is not None:
+        if remaining >= 1 and self._shared is not None:
             # Whoever has used up what is allowed here costs the database nothing.
             remaining = self._shared(network, self._per_minute)
-            is_allowed = remaining >= 1
-        if not is_allowed:
+        if remaining < 1:
             raise TooManyFailures(
                 "too many bad tokens from your address; check yours, and try again later",
-                retry_after_s=math.ceil((1 - remaining) / per_second),
+                retry_after_s=math.ceil((1 - remaining) * 60 / self._per_minute),
             )
