@@ -1,7 +1,6 @@
 """PostgreSQL in place of the file of SQLite, on the same disk and as durable."""
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,8 +62,7 @@ def _multiply(database: PostgreSQLDatabase, jobs: int) -> None:
                 "SELECT column_name FROM information_schema.columns WHERE table_name = 'job'"
             )
         ]
-        written = ", ".join(values.get(name, name) for name in columns)
-        written = re.sub(":jobs", str(jobs - 1), written)
+        written = ", ".join(values.get(name, name) for name in columns).replace(":jobs", str(jobs - 1))
         tx.execute(_MULTIPLY.format(columns=", ".join(columns), values=written, jobs=jobs - 1))
         for _, statement in (*indexes, *((None, statement) for statement in COUNT)):
             tx.execute(statement)

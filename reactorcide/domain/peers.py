@@ -1,5 +1,7 @@
 """The services that share one database: each has an id, and some work is done by one of them at a time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,3 +52,14 @@ class Alone:
 
     def give_back(self, kind: str, key: str) -> None:
         """Nobody waits for it."""
+
+
+@contextmanager
+def turn(turns: Turns, kind: str) -> Iterator[bool]:
+    """Have the only turn of a kind during the body, if it can be had now: yields whether that is so."""
+    is_taken = turns.take(kind, "")
+    try:
+        yield is_taken
+    finally:
+        if is_taken:
+            turns.give_back(kind, "")

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from reactorcide.domain.errors import Conflict
 from reactorcide.domain.jobs import Job, OpenAttempt
 
+Key = tuple[str, int]
+"""An attempt: the id of its job, and its number."""
+
 PROTOCOL = 1
 """The newest version of the calls below ``/api/v1/worker``; a session uses the older one of both sides."""
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable
 from reactorcide.domain.jobs import JobStatus
-from reactorcide.domain.peers import Alone, Turns
+from reactorcide.domain.peers import Alone, Turns, turn
 from reactorcide.jobs import JobContext, lifecycle, requeue
 from reactorcide.jobs.submit import enqueue
 from reactorcide.lib.clock import now_ms
@@ -41,11 +41,9 @@ class QueueUpkeep:
         # One service at a time: two would make two tasks of each job.
         if not self._context.store.tasks.to_submit(now_ms=now_ms(), limit=1):
             return
-        if self._turns.take(_SUBMITTING, ""):
-            try:
+        with turn(self._turns, _SUBMITTING) as is_taken:
+            if is_taken:
                 self._submit_due()
-            finally:
-                self._turns.give_back(_SUBMITTING, "")
 
     def _submit_due(self) -> None:
         for job, failures in self._context.store.tasks.to_submit(now_ms=now_ms()):

@@ -106,15 +106,13 @@ class RowLogStore:
         """See ``LogStore.seal``. Several services may do it at once."""
         for file in list(self.unsealed(prefix)):
             log = parse_log_key(file.key)
-            for _ in range(_SEAL_TRIES):
+            for more_tries in reversed(range(_SEAL_TRIES)):
                 try:
                     self._seal(log)
-                except ObjectChanged as exc:
-                    changed = exc
-                    continue
-                break
-            else:
-                raise changed
+                    break
+                except ObjectChanged:
+                    if not more_tries:
+                        raise
 
     def _seal(self, log: LogName) -> None:
         # Before the file is taken: whoever takes it later makes another object, which this one, however late

@@ -107,12 +107,11 @@ class S3ObjectStore:
         name = self._name(key)
         parts = _parts(chunks)
         first = next(parts, b"")
+        upload: dict[str, Any] = {"Bucket": self._bucket, "Key": name}
         if len(first) < PART_BYTES:
-            upload: dict[str, Any] = {"Bucket": self._bucket, "Key": name}
             self._finish(key, condition, self._client.put_object, upload | {"Body": first})
             self._written_at = monotonic()
             return len(first)
-        upload = {"Bucket": self._bucket, "Key": name}
         with self._translated(f"write {key}"):
             upload["UploadId"] = self._client.create_multipart_upload(**upload)["UploadId"]
         try:

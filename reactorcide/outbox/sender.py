@@ -11,7 +11,7 @@ from typing import Protocol
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import InfrastructureError
-from reactorcide.domain.peers import Alone, Turns
+from reactorcide.domain.peers import Alone, Turns, turn
 from reactorcide.duties import Duties, Duty
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S, OUTBOX, Notifier
@@ -153,12 +153,9 @@ class Sender:
         self._store.outbox.remove_old(before_ms=now_ms() - _KEEP_MS)
 
     def _start_due(self) -> None:
-        if self._turns.take(_ANNOUNCING, ""):
-            try:
-                while self._announce(now_ms()) and not self._stopping.is_set():
-                    pass
-            finally:
-                self._turns.give_back(_ANNOUNCING, "")
+        with turn(self._turns, _ANNOUNCING) as is_taken:
+            while is_taken and self._announce(now_ms()) and not self._stopping.is_set():
+                pass
         while not (self._stopping.is_set() or self._threads.is_full):
             lane = self._due(has_failed=False) or self._due(has_failed=True)
             if lane is None:

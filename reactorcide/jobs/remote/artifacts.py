@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import InvalidInput, TooLarge
 from reactorcide.domain.jobs import artifacts_prefix
-from reactorcide.domain.workers import LeasedAttempt
+from reactorcide.domain.workers import Key, LeasedAttempt
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import Tree
 from reactorcide.objects import ObjectStore
-
-Key = tuple[str, int]
 
 _MAX_STORED = 4
 

@@ -20,7 +20,7 @@ from reactorcide.domain.errors import (
 )
 from reactorcide.domain.jobs import Job, JobStatus, Outcome, artifacts_prefix
 from reactorcide.domain.outputs import Outputs
-from reactorcide.domain.workers import LeasedAttempt, RemoteWorker
+from reactorcide.domain.workers import Key, LeasedAttempt, RemoteWorker
 from reactorcide.jobs import JobContext, adopt, delete, ending, lifecycle, tasks
 from reactorcide.jobs.remote.artifacts import StoredArtifacts
 from reactorcide.jobs.remote.logs import LogEnds, PieceWriter
@@ -32,8 +32,6 @@ log = logging.getLogger("reactorcide.jobs")
 COUNTERS = ("retries_used", "preparation_failures", "killed_preparations")
 
 T = TypeVar("T")
-
-Key = tuple[str, int]
 
 _MAX_PREPARATIONS = 2
 _MAX_NOT_TAKEN = 20

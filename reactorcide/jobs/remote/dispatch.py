@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from reactorcide.domain.errors import InfrastructureError, SessionGone
-from reactorcide.domain.workers import AttemptLease, LeasedAttempt, RemoteWorker
+from reactorcide.domain.workers import AttemptLease, Key, LeasedAttempt, RemoteWorker
 from reactorcide.jobs import JobContext, adopt
 from reactorcide.jobs.claims import Claims
 from reactorcide.lib.clock import now_ms
@@ -19,8 +19,6 @@ log = logging.getLogger("reactorcide.jobs")
 
 _LOOK_EVERY_S = 1.0
 _TOKEN_BYTES = 32
-
-Key = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)

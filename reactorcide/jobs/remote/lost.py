@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable
 
+from reactorcide.domain.workers import Key
 from reactorcide.jobs import JobContext
-from reactorcide.jobs.remote.attempts import Key, LeasedAttempts
+from reactorcide.jobs.remote.attempts import LeasedAttempts
 from reactorcide.lib.clock import boottime
 from reactorcide.lib.silence import Silence
 from reactorcide.store.leases import Heartbeat

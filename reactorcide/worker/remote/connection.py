@@ -11,13 +11,13 @@ from typing import Any
 
 from reactorcide.domain import assignments
 from reactorcide.domain.errors import AttemptStale, ReactorcideError, SessionGone, Unauthorized
-from reactorcide.domain.workers import LeasedAttempt
+from reactorcide.domain.workers import Key, LeasedAttempt
 from reactorcide.lib.clock import boot_id, boottime, now_ms
 from reactorcide.threads import start_thread
 from reactorcide.worker.port import Cancelled
 from reactorcide.worker.remote.identity import WorkerFiles
 from reactorcide.worker.remote.inputs import Inputs
-from reactorcide.worker.remote.leases import Held, HeldAttempts, Key
+from reactorcide.worker.remote.leases import Held, HeldAttempts
 from reactorcide.worker.remote.transport import ServiceAway, Transport, interrupt
 
 log = logging.getLogger("reactorcide.worker")

@@ -4,11 +4,9 @@ import threading
 from dataclasses import dataclass
 
 from reactorcide.domain.jobs import Job
-from reactorcide.domain.workers import LeasedAttempt
+from reactorcide.domain.workers import Key, LeasedAttempt
 from reactorcide.lib.clock import boottime
 from reactorcide.worker.remote.shipper import Shipper
-
-Key = tuple[str, int]
 
 
 def key_of(job: Job) -> Key:

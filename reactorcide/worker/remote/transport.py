@@ -128,9 +128,7 @@ class Transport:
         while True:
             connection, is_used = self._connection(timeout_s)
             try:
-                if connection.sock is None:
-                    connection.connect()
-                    keep_alive(connection)
+                _connect(connection)
                 opened(connection)
                 connection.request(method, self._path(path), data, headers)
                 response = connection.getresponse()
@@ -154,8 +152,7 @@ class Transport:
             "Transfer-Encoding": "chunked",
         }
         try:
-            if connection.sock is None:
-                connection.connect()
+            _connect(connection)
         except (OSError, HTTPException) as exc:
             connection.close()
             raise self._away(exc) from exc
@@ -288,8 +285,17 @@ class Transport:
         return ServiceAway(f"the service at {self._url} does not answer: {reason}")
 
 
-def keep_alive(connection: HTTPConnection) -> None:
-    """Have TCP probe a silent connection: what is between may forget one while a call is held."""
+def _connect(connection: HTTPConnection) -> None:
+    """Connect, unless that is done, and have TCP probe a silent connection.
+
+    What is between may forget one while a call is held.
+    """
+    if connection.sock is None:
+        connection.connect()
+        _keep_alive(connection)
+
+
+def _keep_alive(connection: HTTPConnection) -> None:
     sock = connection.sock
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
