@@ -20,6 +20,7 @@ from reactorcide.jobs.remote.artifacts import StoredArtifacts
 from reactorcide.jobs.remote.attempts import LeasedAttempts
 from reactorcide.jobs.remote.dispatch import Dispatcher
 from reactorcide.jobs.remote.lost import LostAttempts
+from reactorcide.jobs.sealing import Sealing
 from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import first_id, new_id
@@ -86,6 +87,7 @@ class Service:
             corndogs=self._queue.corndogs,
             rules=preparation.rules,
             hints=self._sharing.hints,
+            sealing=Sealing(self._store, self._logs, self._objects),
         )
         self._runs = RunContext(
             jobs=self._context,
@@ -173,6 +175,7 @@ class Service:
             self._store.tasks.submit_interrupted()
         self.new_admin_token = users.bootstrap(self._accounts, self._settings.admin_token_path)
         self._queue.start()
+        self._context.sealing.start()
         self._worker.start()
         self._dispatcher.start()
         self._janitor.start()
@@ -214,6 +217,7 @@ class Service:
             self._worker.stop,
             lambda _: self._leased.close(),
             self._janitor.stop,
+            self._context.sealing.stop,
             self._sender.stop,
             self._queue.stop,
             lambda _: self._runner.close(),

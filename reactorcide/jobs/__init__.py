@@ -7,6 +7,7 @@ from typing import Protocol
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.jobs.hints import WorkerHints
+from reactorcide.jobs.sealing import Sealing
 from reactorcide.lib.notifier import Notifier
 from reactorcide.logs import LogStore
 from reactorcide.metrics import Metrics
@@ -53,6 +54,7 @@ class JobContext(StoredJobs):
     corndogs: Corndogs
     rules: JobRules
     hints: WorkerHints
+    sealing: Sealing
 
     @property
     def instance_id(self) -> str:

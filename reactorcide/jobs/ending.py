@@ -29,7 +29,6 @@ def finish(
 
     ``first`` is part of the same transaction.
     """
-    lifecycle.seal_log(context, job)
     ended_at_ms = now_ms()
     error = None if outcome.error is None else lifecycle.sentence(job, outcome.error)
 
@@ -56,6 +55,7 @@ def finish(
         return ended, dependents.resolve(tx, job.run_id if ended else None, now_ms=ended_at_ms)
 
     ended, followed = context.store.write(write)
+    context.sealing.soon(job.job_id, job.attempt)
     if ended is None:
         context.notifier.announce(job.job_id)
         return

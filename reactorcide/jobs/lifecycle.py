@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from reactorcide import crashpoints
-from reactorcide.domain.errors import CorndogsError, IllegalTransition, ObjectStoreError
+from reactorcide.domain.errors import CorndogsError, IllegalTransition
 from reactorcide.domain.jobs import (
     Job,
     JobStatus,
     allowed_from,
-    attempt_prefix,
 )
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.domain.workers import AttemptLease
@@ -98,7 +96,6 @@ def try_again(
     ``counters`` are the new values of columns that this attempt increased: ``retries_used``,
     ``preparation_failures`` or ``killed_preparations``. ``first`` is part of the same transaction.
     """
-    seal_log(context, job)
     ended_at_ms = now_ms()
 
     def write(tx: Records) -> Job | None:
@@ -123,6 +120,7 @@ def try_again(
         )
 
     waiting = context.store.write(write)
+    context.sealing.soon(job.job_id, job.attempt)
     if waiting is None:
         context.notifier.announce(job.job_id)
         return
@@ -236,18 +234,6 @@ def end_task(context: JobContext, job: Job) -> None:
         cancelled=cancelled,
     )
     context.store.tasks.closed(job.job_id, task_id)
-
-
-def seal_log(context: JobContext, job: Job) -> None:
-    """Seal the attempt's log into the object store, before its row records the end.
-
-    If that fails the log stays readable in its file, and the janitor retries it.
-    """
-    try:
-        context.logs.seal(attempt_prefix(job.job_id, job.attempt))
-    except ObjectStoreError as exc:
-        log.warning("the log is not in the object store yet: %s", exc, extra={"job_id": job.job_id})
-    crashpoints.reached("log-sealed")
 
 
 def sentence(job: Job, text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from reactorcide.domain.errors import InvalidInput, NotFound, ObjectNotFound
-from reactorcide.domain.jobs import Job, attempt_of, attempt_prefix, service_log_key
+from reactorcide.domain.jobs import Job, service_log_key
 from reactorcide.jobs import StoredJobs
 from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
 from reactorcide.logs.search import SearchResult
@@ -135,14 +135,6 @@ def follow_pieces(
 def as_it_is(context: StoredJobs, job: Job) -> Job | None:
     """Return the current state of a followed job; ``None`` if it was removed."""
     return context.store.jobs.find(job.job_id)
-
-
-def seal_ended(context: StoredJobs) -> None:
-    """Seal the logs of ended attempts whose sealing failed at their end; safe to repeat."""
-    # Sealing one attempt takes both its files, the log and the index.
-    for job_id, attempt in {attempt_of(file.key) for file in context.logs.unsealed()}:
-        if context.store.attempts.log_is_closed(job_id, attempt):
-            context.logs.seal(attempt_prefix(job_id, attempt))
 
 
 def _parts(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from reactorcide.deliveries.retention import remove_old
 from reactorcide.domain import audit
 from reactorcide.duties import Duties, Duty
-from reactorcide.jobs import JobContext, caches, images, logs, retention, sources
+from reactorcide.jobs import JobContext, caches, images, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.jobs.leftovers import remove_leftovers
 from reactorcide.lib.clock import now_ms
@@ -53,7 +53,7 @@ class Janitor:
         self._duties = Duties(
             [
                 Duty("purge deleted jobs", _PURGE_EVERY_S, lambda: purge_ended(context), _PURGE_EVERY_S),
-                Duty("seal logs", _ROUND_EVERY_S, lambda: logs.seal_ended(context), _ROUND_EVERY_S),
+                Duty("seal logs", _ROUND_EVERY_S, context.sealing.left_over, _ROUND_EVERY_S),
                 Duty(
                     "remove incomplete objects",
                     _ROUND_EVERY_S,

@@ -119,6 +119,7 @@ def test_interrupted_deletion_of_a_run_is_completed(
     logs = [
         service.data_dir / "objects" / "jobs" / job["job_id"] for job in service.admin.get("jobs")["jobs"]
     ]
+    service.until_sealed()
     assert all(path.exists() for path in logs)
     with contextlib.suppress(requests.ConnectionError):
         service.admin.request("DELETE", f"runs/{run['run_id']}")
@@ -191,6 +192,7 @@ def test_interrupted_removal_of_a_project_is_completed(
     run = service.admin.request("POST", "runs", json={"project": "acme/site"}).json()
     over(service.admin, run)
     objects = service.data_dir / "objects"
+    service.until_sealed()
     assert list((objects / "jobs").iterdir())
     assert list((objects / "caches").iterdir())
     with contextlib.suppress(requests.ConnectionError):

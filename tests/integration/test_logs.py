@@ -39,7 +39,9 @@ def test_log_is_served_as_utf_8_text(api: Client) -> None:
 
 def test_stored_log_equals_the_api_answer(service: Service) -> None:
     job = service.admin.run("seq 1000; exit 1")
-    assert service.object_path(job["logs_object_key"]).read_bytes() == service.admin.log(job)
+    stored = service.object_path(job["logs_object_key"])
+    wait_until(stored.exists, 20, "the log is in the object store")
+    assert stored.read_bytes() == service.admin.log(job)
 
 
 def test_log_is_readable_while_the_job_runs(api: Client) -> None:

@@ -483,7 +483,7 @@ def test_removed_project_is_removed_with_everything_it_owns(service: Service) ->
     objects = [
         service.data_dir / "objects" / part for part in (f"jobs/{job_id}", f"caches/{cache['cache_id']}")
     ]
-    assert all(item.exists() for item in objects)
+    wait_until(lambda: all(item.exists() for item in objects), 20, "they are stored")
     assert owner.request("DELETE", path).status_code == 204
     for removed_path in (f"runs/{run['run_id']}", f"jobs/{job_id}", f"jobs/{job_id}/logs"):
         assert service.admin.request("GET", removed_path).status_code == 404

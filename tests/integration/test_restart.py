@@ -55,6 +55,7 @@ def test_running_job_continues(
     assert (job["status"], job["exit_code"], job["attempt"]) == ("failed", 3, 1)
     assert api.log(job) == COUNTED + b"no-newline\n[reactorcide] exit code 3\n"
     assert api.artifact_paths(job) == ["x"]
+    service.until_sealed()
     assert service.object_path(job["logs_object_key"]).read_bytes() == api.log(job)
 
 

@@ -58,6 +58,7 @@ def test_old_jobs_are_removed_by_retention_and_by_gc(new_service: NewService) ->
         "all tasks are closed",
     )
 
+    service.until_sealed()
     plan = gc(service, dry_run=None, keep_jobs=2)
     [planned] = plan["jobs"]
     assert plan["dry_run"]

@@ -90,6 +90,7 @@ def test_jobs_wait_for_an_unreachable_bucket_and_lose_nothing(
     assert api.log(ended) == b"begun\ndone\n"
     assert api.wait(waits, deadline_s=60)["status"] == "completed"
     assert not any(path.is_file() for path in (service.data_dir / "objects").rglob("*"))
+    service.until_sealed()
     bucket = s3.client.list_objects_v2(Bucket=url.split("/")[2], Prefix="ci/jobs/")
     assert f"ci/jobs/{job['job_id']}/1/log" in [item["Key"] for item in bucket["Contents"]]
 
@@ -124,6 +125,7 @@ def test_a_bucket_that_hangs_leaves_threads_for_other_requests(s3: S3Server, new
         response = service.client(api.token or "").request("GET", f"{path}/{what}")
         return response.status_code, response.text, monotonic() - began_at
 
+    service.until_sealed()
     whats = ["artifacts", "artifacts/a", "artifacts.tar.gz", "logs"] * 8
     os.kill(s3.process_id, signal.SIGSTOP)
     try:

@@ -27,6 +27,7 @@ from reactorcide.domain.errors import Busy, Forbidden, InvalidInput, JobFailed, 
 from reactorcide.domain.jobs import Job, JobStatus, Outcome, artifacts_prefix, attempt_prefix
 from reactorcide.jobs import JobContext, delete, ending, read, sources
 from reactorcide.jobs.hints import WorkerHints
+from reactorcide.jobs.sealing import Sealing
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import LocalNotifier
@@ -102,16 +103,18 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     database = chosen_database(tmp_path / "jobs.db")
     unused: Any = None
     objects = FilesystemObjectStore(tmp_path / "objects")
+    store, logs = new_store(database), LocalLogStore(tmp_path / "logs", objects)
     yield Shelf(
         JobContext(
-            store=new_store(database),
+            store=store,
             objects=objects,
-            logs=LocalLogStore(tmp_path / "logs", objects),
+            logs=logs,
             notifier=LocalNotifier(),
             metrics=Metrics(),
             corndogs=unused,
             rules=unused,
             hints=WorkerHints(),
+            sealing=Sealing(store, logs, objects),
         )
     )
     database.close()

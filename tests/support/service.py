@@ -235,6 +235,11 @@ class Service:
         self._clients.append(client)
         return client
 
+    def until_sealed(self) -> None:
+        """Return when the logs of all ended jobs are in the object store, and no job runs."""
+        logs = self.data_dir / "logs"
+        wait_until(lambda: not any(logs.glob("*.log*")), 20, "the logs are in the object store")
+
     # --- its containers ------------------------------------------------------------------------
 
     def containers(self, engine: docker.APIClient, job: Job | None = None) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from reactorcide.jobs import JobContext
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.logs import LogPart, read
+from reactorcide.jobs.sealing import Sealing
 from reactorcide.jobs.submit import submit
 from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.notifier import LocalNotifier
@@ -138,20 +139,24 @@ def open_house(tmp_path: Path, instance_id: str) -> Iterator[House]:
     store.instance.open_vault()
     preparation = Preparation(SourceRoots([tmp_path], None), tmp_path / "workspaces", {})
     objects = FilesystemObjectStore(tmp_path / "objects")
+    logs = LocalLogStore(tmp_path / "logs", objects)
     context = JobContext(
         store=store,
         objects=objects,
-        logs=LocalLogStore(tmp_path / "logs", objects),
+        logs=logs,
         notifier=LocalNotifier(),
         metrics=Metrics(),
         corndogs=GrpcCorndogs(corndogs.address),
         rules=preparation.rules,
         hints=WorkerHints(),
+        sealing=Sealing(store, logs, objects),
     )
+    context.sealing.start()
     house = House(context, FakeRunner(), preparation, corndogs, [], database)
     yield house
     for worker in house.workers:
         worker.stop(10)
+    context.sealing.stop(10)
     context.corndogs.close()
     corndogs.stop()
     database.close()

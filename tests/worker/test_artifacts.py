@@ -45,6 +45,7 @@ def a_context(base: Path) -> JobContext:
         corndogs=unused,
         rules=unused,
         hints=WorkerHints(),
+        sealing=unused,
     )
 
 

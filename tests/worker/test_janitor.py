@@ -117,6 +117,57 @@ def test_unsealed_log_is_sealed_later(
     delete.delete(house.context, USER, running.job_id)
 
 
+def test_object_store_that_hangs_delays_no_end(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, put_file = threading.Event(), house.context.objects.put_file
+
+    def hang(key: str, path: Path) -> None:
+        assert go_on.wait(60)
+        put_file(key, path)
+
+    house.worker()
+    with monkeypatch.context() as patch:
+        patch.setattr(house.context.objects, "put_file", hang)
+        kept, removed = (house.ended(house.submit("print text")) for _ in range(2))
+        assert [house.log(job) for job in (kept, removed)] == ["text\n", "text\n"]
+        wait_until(lambda: is_removable(house, removed), 20, "its task to be closed")
+        delete.delete(house.context, USER, removed.job_id)
+        go_on.set()
+        wait_until(lambda: list(house.context.logs.unsealed()) == [], 20, "the logs to be sealed")
+    house.context.sealing.stop(20)
+    assert house.log(kept) == "text\n"
+    assert is_deleted(house, removed)
+
+
+def test_log_of_a_job_that_is_removed_while_it_is_sealed_is_removed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, go_on, put_file = threading.Event(), threading.Event(), house.context.objects.put_file
+
+    def late(key: str, path: Path) -> None:
+        if not path.exists():
+            put_file(key, path)
+        data = path.read_bytes()
+        stored.set()
+        assert go_on.wait(60)
+        house.context.objects.put(key, iter([data]))
+
+    house.worker()
+    with monkeypatch.context() as patch:
+        patch.setattr(house.context.objects, "put_file", late)
+        job = house.ended(house.submit("print text"))
+        assert stored.wait(60)
+        wait_until(lambda: is_removable(house, job), 20, "its task to be closed")
+        delete.delete(house.context, USER, job.job_id)
+        assert is_deleted(house, job)
+        go_on.set()
+        house.context.sealing.stop(20)
+    assert is_deleted(house, job)
+
+
+def is_removable(house: House, job: Job) -> bool:
+    return job.job_id in {one.job_id for one in house.context.store.retention.removable()}
+
+
 def test_open_and_pinned_jobs_are_not_removed(house: House, janitor: Callable[..., Janitor]) -> None:
     house.worker()
     pinned, old, last = ended_jobs(house, 3)

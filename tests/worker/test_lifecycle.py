@@ -35,6 +35,7 @@ from reactorcide.duties import Duty
 from reactorcide.jobs import JobContext, cancel, delete, ending, explain, lifecycle
 from reactorcide.jobs.dependents import graph_of
 from reactorcide.jobs.hints import WorkerHints
+from reactorcide.jobs.sealing import Sealing
 from reactorcide.jobs.submit import submit
 from reactorcide.jobs.tasks import TASK_CLAIMED
 from reactorcide.jobs.upkeep import QueueUpkeep
@@ -176,15 +177,17 @@ class Lifecycle(RuleBasedStateMachine):
         self.cable = Cable(self.corndogs)
         self.preparation = Preparation(SourceRoots([base], None), base / "workspaces", {})
         objects = FilesystemObjectStore(base / "objects")
+        store, logs = new_store(self.database), LocalLogStore(base / "logs", objects)
         self.context = JobContext(
-            store=new_store(self.database),
+            store=store,
             objects=objects,
-            logs=LocalLogStore(base / "logs", objects),
+            logs=logs,
             notifier=LocalNotifier(),
             metrics=Metrics(),
             corndogs=self.cable,  # all of it, while it is not cut
             rules=self.preparation.rules,
             hints=WorkerHints(),
+            sealing=Sealing(store, logs, objects),
         )
         self.context.store.instance.id("instance")
         self.context.store.instance.open_vault()
@@ -386,7 +389,11 @@ class Lifecycle(RuleBasedStateMachine):
     def work(self, crash_at: str | None, patience: bool) -> None:
         """The worker does a round, and is killed in it perhaps."""
         self.patience = patience
-        self._alive(self.worker.step, crash_at)
+        self._alive(self._round, crash_at)
+
+    def _round(self) -> None:
+        self.worker.step()
+        self.context.sealing.do_waiting()
 
     @rule(seconds=st.sampled_from((1.0, 6.0, 20.0, 70.0)))
     def wait(self, seconds: float) -> None:
