@@ -29,6 +29,8 @@ class Sealing:
         self._objects = objects
         self._waiting: SimpleQueue[tuple[str, int] | None] = SimpleQueue()
         self._thread: Thread | None = None
+        self._failed: set[tuple[str, int]] = set()
+        """The attempts of which a failure was told already."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -48,6 +50,9 @@ class Sealing:
 
     def left_over(self) -> None:
         """Seal the logs of all attempts that have ended; raises ``ObjectStoreError`` and ``StoreError``."""
+        if not self._waiting.empty():
+            # A slow object store would get the same ones again and again.
+            return
         # Each has two files, the log and the index.
         for job_id, attempt in {attempt_of(file.key) for file in self._logs.unsealed()}:
             if self._store.attempts.log_is_closed(job_id, attempt):
@@ -66,8 +71,11 @@ class Sealing:
     def _seal(self, job_id: str, attempt: int) -> None:
         try:
             self._seal_or_remove(job_id, attempt_prefix(job_id, attempt))
+            self._failed.discard((job_id, attempt))
         except (ObjectStoreError, ObjectNotFound, StoreError) as exc:
-            log.warning("the log is not in the object store yet: %s", exc, extra={"job_id": job_id})
+            if (job_id, attempt) not in self._failed:
+                self._failed.add((job_id, attempt))
+                log.warning("the log is not in the object store yet: %s", exc, extra={"job_id": job_id})
         except Exception:
             log.exception("sealing failed unexpectedly", extra={"job_id": job_id})
         crashpoints.reached("log-sealed")

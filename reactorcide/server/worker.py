@@ -126,6 +126,12 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]  # gunicorn has no types
         """Stop as on SIGTERM: the terminal is gone."""
         self.handle_term()
 
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        """Stop; where the worker could not start, without a word: it has said why."""
+        if exit_status == self.WORKER_BOOT_ERROR:
+            self.log.error_log.setLevel(logging.CRITICAL)
+        super().halt(reason, exit_status)
+
 
 class DrainingArbiter(Arbiter):
     """A master whose worker finishes the running jobs before it stops.
@@ -188,3 +194,8 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
         self.access_log = logging.getLogger("gunicorn.access")
         self.error_log.setLevel(logging.WARNING)
         self.access_log.disabled = True
+
+    def error(self, msg: str, *args: object, **kwargs: Any) -> None:
+        """Log an error; see ``Arbiter.halt``."""
+        if args[1:] != (Arbiter.WORKER_BOOT_ERROR,):
+            super().error(msg, *args, **kwargs)
