@@ -32,6 +32,7 @@ _BEGIN_APART = "BEGIN; SELECT pg_current_xact_id()"
 _BEGIN_UNSYNCED = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()"
 _TRY = f"SELECT pg_try_advisory_xact_lock({_WRITER})"
 _TRIES = 3
+_PAUSE_S = 0.1
 _ASK_FOR_S = 5.0
 """How long the outcome of a commit whose answer was lost is asked for."""
 _OLDEST = 130000
@@ -262,7 +263,7 @@ class _Group(GroupCommit):
     """Group commit whose transactions are tried again where PostgreSQL asks for that."""
 
     def _alone(self, work: Callable[[], T]) -> T:
-        for _ in range(_TRIES - 1):
+        for tries in range(1, _TRIES):
             try:
                 return super()._alone(work)
             except Lost:
@@ -272,6 +273,8 @@ class _Group(GroupCommit):
                     exc.__cause__, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected
                 ):
                     raise
+                # At once it would get in the way of the other one again.
+                sleep(tries * _PAUSE_S)
         return super()._alone(work)
 
 

@@ -20,6 +20,8 @@ _SETTINGS = (
     "SET lock_timeout = '5s'; SET statement_timeout = '60s'; "
     # The writers' lock is not held for long by a process that has stopped in a transaction.
     "SET idle_in_transaction_session_timeout = '15s'; SET timezone = 'UTC'; "
+    # With another one a writer that has waited for its lock sees what was there before.
+    "SET default_transaction_isolation = 'read committed'; "
     # A server that loses commits in a crash is told not to, and one that waits for replicas stays so.
     "SELECT set_config('synchronous_commit', 'on', FALSE) WHERE current_setting('synchronous_commit') = 'off'"
 )
