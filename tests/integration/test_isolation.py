@@ -5,11 +5,9 @@ The routes are the application's own: a new one without an expectation here fail
 
 import io
 import re
-import sqlite3
 import tarfile
 import uuid
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,8 @@ from tests.support.runs import Run, repository, start
 from tests.support.service import Service
 
 UNKNOWN = "019aa552-9c09-77ac-b544-929902c7203d"
+ANN = "ann"
+"""How the name begins of whoever makes what the others try to get at."""
 JOB = {"name": "test", "job_command": "true", "source_type": "copy"}
 
 
@@ -316,7 +316,7 @@ class Ann:
 
 @pytest.fixture
 def ann(idle_service: Service) -> Ann:
-    name = f"ann-{uuid.uuid4()}"
+    name = f"{ANN}-{uuid.uuid4()}"
     client = idle_service.add_user(name)
     mark = f"mark-{uuid.uuid4()}"
     job = client.submit(name=mark, queue_name=f"queue-{mark}", job_env_vars={"SECRET": mark})
@@ -351,8 +351,8 @@ def add_cache(service: Service, user_id: str, mark: str) -> str:
     """Add a cache as a job would have stored it: here no job runs."""
     cache_id = str(uuid.uuid4())
     row = (cache_id, user_id, None, user_id, mark, "main", mark, "[]", 1, 1, str(uuid.uuid4()), 1, 1)
-    with closing(sqlite3.connect(service.data_dir / "reactorcide.db")) as database, database:
-        database.execute("INSERT INTO cache VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    with service.database() as database, database.transaction() as tx:
+        tx.execute("INSERT INTO cache VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     return cache_id
 
 

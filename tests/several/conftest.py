@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -34,10 +35,10 @@ class House:
         self._numbers = itertools.count(1)
         self.services: list[Service] = []
 
-    def service(self, **options: object) -> Service:
+    def service(self, kind: type[Service] = Service, **options: object) -> Service:
         """Return another service, not started yet, with the key and the admin of the first."""
         home = self.home / f"service-{next(self._numbers)}"
-        service = Service(home, self._image, self.environment, **(self.options | options))
+        service = kind(home, self._image, self.environment, **(self.options | options))
         if self.services:
             service.join(self.services[0])
         self.services.append(service)
@@ -81,11 +82,11 @@ def pair(
 ) -> Iterator[tuple[Service, Service]]:
     """Two services: the first one runs jobs, the second none. Tests leave nothing running."""
     house = House(tmp_path_factory.mktemp("pair"), images.default, s3, corndogs)
-    options = {"bad_tokens": 40, "allow_address": "127.0.0.1/32", "queue": "default"}
+    options: dict[str, Any] = {"bad_tokens": 40, "allow_address": "127.0.0.1/32", "queue": "default"}
     with ExitStack() as running:
         pair = []
-        for each in ({}, {"concurrency": 0}):
-            service = house.service(**options, **each)
+        for concurrency in (house.options["concurrency"], 0):
+            service = house.service(**options, concurrency=concurrency)
             running.callback(service.kill)
             service.start()
             pair.append(service)

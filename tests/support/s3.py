@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,3 +75,12 @@ def running(log_path: Path) -> Iterator[S3Server]:
             yield S3Server(match[1], process.pid)
         finally:
             process.kill()
+
+
+def bucket_keys(environment: Mapping[str, str], url: str, prefix: str) -> list[str]:
+    """Return the keys below ``url`` that begin with ``prefix``, by the variables of a service."""
+    bucket, _, base = url.removeprefix("s3://").partition("/")
+    address = environment["AWS_ENDPOINT_URL"]
+    client: Any = boto3.session.Session().client("s3", endpoint_url=address, **_CREDENTIALS)
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{base}/{prefix}")
+    return [item["Key"].removeprefix(f"{base}/") for page in pages for item in page.get("Contents", ())]

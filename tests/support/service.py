@@ -5,23 +5,23 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import docker
-import psycopg
 
 from reactorcide.accounts import AccountContext, tokens, users
 from reactorcide.domain.accounts import Role
 from reactorcide.domain.audit import operator
+from reactorcide.store import Store
 from reactorcide.store.database import Database
+from reactorcide.store.postgresql import PostgreSQLDatabase
+from reactorcide.store.vault import Vault
 from tests.support.client import Client, Job
-from tests.support.store import new_store
 from tests.support.waiting import wait_until
 
 PROGRAM = Path(__file__).resolve().parents[2] / "reactorcide.py"
@@ -62,9 +62,10 @@ class Service:
         self, home: Path, image: str, environment: Mapping[str, str] | None = None, **options: object
     ) -> None:
         self.data_dir = Path(str(options.get("data_dir", home / "data")))
-        self.source_root = home / "sources"
+        self.source_root = Path(str(options.get("source_root", home / "sources")))
         self.log_path = home / "service.log"
-        self.source_root.mkdir(parents=True, exist_ok=True)
+        for directory in (home, self.source_root):
+            directory.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.environment = dict(environment or {})
         self.options: dict[str, object] = {
@@ -195,6 +196,17 @@ class Service:
         """Return what the service itself has logged."""
         return self.log_path.read_text(errors="replace")
 
+    def object_keys(self, prefix: str) -> list[str]:
+        """Return the keys of its objects below ``prefix``, which ends with a slash, wherever they are."""
+        url = self.options.get("objects")
+        if url is not None:
+            # Imported late: most tests do without boto3.
+            from tests.support.s3 import bucket_keys
+
+            return bucket_keys(self.environment, str(url), prefix)
+        paths = (self.data_dir / "objects" / prefix).rglob("*")
+        return [str(path.relative_to(self.data_dir / "objects")) for path in paths if path.is_file()]
+
     def object_path(self, key: str) -> Path:
         """Return the file that holds an object."""
         return self.data_dir / "objects" / key
@@ -220,14 +232,25 @@ class Service:
 
     def add_user(self, name: str, role: Role = Role.USER) -> Client:
         """Make a user, as the operator can: directly in the database."""
-        database = Database(self.data_dir / "reactorcide.db")
-        try:
-            accounts = AccountContext(new_store(database))
+        with self.store() as store:
+            accounts = AccountContext(store)
             user = users.create(accounts, name, role=role, by=operator())
             _, value = tokens.create(accounts, user, "test", by=operator())
-        finally:
-            database.close()
-        return self._client(value)
+        return self.client(value)
+
+    @contextmanager
+    def database(self) -> Iterator[Database | PostgreSQLDatabase]:
+        """Open its job database, of whichever kind, on connections of the test's own."""
+        url = self.environment.get("REACTORCIDE_DATABASE")
+        database = Database(self.data_dir / "reactorcide.db") if url is None else PostgreSQLDatabase(url)
+        with closing(database):
+            yield database
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """Open the store on its job database, with its key."""
+        with self.database() as database:
+            yield Store(database, Vault.beside(self.data_dir / "reactorcide.db"))
 
     def _client(self, token: str | None) -> Client:
         address = self._clients[0].base_url if self._clients else ""
@@ -274,12 +297,8 @@ class Service:
         return f"{instance_id}.embedded-{own.read_text().strip()}" if own.exists() else instance_id
 
     def _instance_id(self) -> str:
-        if "REACTORCIDE_DATABASE" in self.environment:
-            with psycopg.connect(self.environment["REACTORCIDE_DATABASE"]) as connection:
-                return str(connection.execute("SELECT instance_id FROM instance").fetchall()[0][0])
-        database = f"file:{self.data_dir / 'reactorcide.db'}?mode=ro"
-        with closing(sqlite3.connect(database, uri=True)) as connection:
-            return str(connection.execute("SELECT instance_id FROM instance").fetchone()[0])
+        with self.database() as database, database.read() as db:
+            return str(db.execute_sql("SELECT instance_id FROM instance").fetchone()[0])
 
 
 def _is_of(container: dict[str, Any], job: Job) -> bool:
