@@ -32,7 +32,10 @@ _BEGIN_APART = "BEGIN; SELECT pg_current_xact_id()"
 _BEGIN_UNSYNCED = "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()"
 _TRY = f"SELECT pg_try_advisory_xact_lock({_WRITER})"
 _TRIES = 3
+_DISTURBED = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+"""Ends of a transaction at which PostgreSQL asks to try all of it again."""
 _PAUSE_S = 0.1
+"""How long a transaction that others ended leaves them alone; twice that before the last try."""
 _ASK_FOR_S = 5.0
 """How long the outcome of a commit whose answer was lost is asked for."""
 _OLDEST = 130000
@@ -82,7 +85,7 @@ class PostgreSQLDatabase(JobDatabase):
     def transaction(self) -> Iterator[OpenTransaction]:
         """Run the body as one transaction that is durable when this returns. Raises ``StoreError``."""
         self._refuse_nesting()
-        with self._write_lock, translated(), self._begin():
+        with self._write_lock, translated(), _told(), self._begin():
             yield self.open_transaction
 
     def write(self, work: Callable[[Any], T]) -> T:
@@ -115,8 +118,14 @@ class PostgreSQLDatabase(JobDatabase):
     def write_apart(self, work: Callable[[Any], T], *, is_durable: bool = True) -> T:
         """Run ``work`` as one transaction without the writers' lock; see ``Connection.write_apart``."""
         self._refuse_nesting()
-        with translated(), self._begin(_BEGIN_APART if is_durable else _BEGIN_UNSYNCED):
-            return work(self._peewee)
+
+        def once() -> T:
+            with self._begin(_BEGIN_APART if is_durable else _BEGIN_UNSYNCED):
+                return work(self._peewee)
+
+        with translated():
+            # What was written before it without being durable may be gone with the connection.
+            return _until_undisturbed(once, unless_lost=True)
 
     @contextmanager
     def _begin(self, begin: str = _BEGIN) -> Iterator[object]:
@@ -263,19 +272,35 @@ class _Group(GroupCommit):
     """Group commit whose transactions are tried again where PostgreSQL asks for that."""
 
     def _alone(self, work: Callable[[], T]) -> T:
-        for tries in range(1, _TRIES):
-            try:
-                return super()._alone(work)
-            except Lost:
-                continue
-            except peewee.OperationalError as exc:
-                if not isinstance(
-                    exc.__cause__, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected
-                ):
-                    raise
-                # At once it would get in the way of the other one again.
-                sleep(tries * _PAUSE_S)
-        return super()._alone(work)
+        return _until_undisturbed(lambda: super(_Group, self)._alone(work))
+
+
+def _until_undisturbed(transaction: Callable[[], T], *, unless_lost: bool = False) -> T:
+    """Return what a whole transaction does; it is repeated if others ended it, or its connection was lost."""
+    for number in range(1, _TRIES):
+        try:
+            return transaction()
+        except peewee.OperationalError as exc:
+            is_lost = isinstance(exc, Lost) and not unless_lost
+            if not is_lost and not isinstance(exc.__cause__, _DISTURBED):
+                raise
+        # Begun at once, it takes the row from the one that has just got it, and both are in each other's way.
+        sleep(_PAUSE_S * number)
+    with _told():
+        return transaction()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say of a transaction that was ended for the sake of others what to do."""
+    try:
+        yield
+    except peewee.OperationalError as exc:
+        if not isinstance(exc.__cause__, _DISTURBED):
+            raise
+        raise peewee.OperationalError(
+            f"{exc}, by what others write at the same time; nothing was written: try again"
+        ) from exc
 
 
 class _Peewee(PostgresqlDatabase):
