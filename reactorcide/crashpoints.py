@@ -40,6 +40,7 @@ POINTS = (
     "cache-recorded",
     "log-closed",
     "log-file-sealed",
+    "log-rows-sealed",
     "log-sealed",
     "finish-written",
     "task-closed",

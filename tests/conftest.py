@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -81,6 +82,29 @@ def api(service: Service) -> Client:
     return service.admin
 
 
+@dataclass(frozen=True)
+class Storage:
+    """Where a service keeps what is not in its data directory: by variables and options."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def storage_on_servers(s3: "S3Server") -> Storage:
+    """Return a new database of PostgreSQL and a new bucket."""
+    # Imported late: most tests do without psycopg.
+    from tests.support.postgresql import cluster
+
+    environment = s3.environment() | {"REACTORCIDE_DATABASE": cluster().new_url()}
+    return Storage(environment, {"objects": f"s3://{s3.new_bucket()}/ci"})
+
+
+@pytest.fixture
+def storage() -> Storage:
+    """Where the services of ``new_service`` keep their data; some modules have it in PostgreSQL and S3."""
+    return Storage()
+
+
 class NewService(Protocol):
     """Creates and starts a service for one test."""
 
@@ -88,13 +112,16 @@ class NewService(Protocol):
 
 
 @pytest.fixture
-def new_service(tmp_path: Path, engine: docker.APIClient, images: Images) -> Iterator[NewService]:
+def new_service(
+    tmp_path: Path, engine: docker.APIClient, images: Images, storage: Storage
+) -> Iterator[NewService]:
     """A factory of services that end with the test."""
     numbers = itertools.count(1)
     ends: list[Iterator[Service]] = []
 
     def make(environment: Mapping[str, str] | None = None, **options: object) -> Service:
-        options = {"concurrency": 1, "cancel_grace": 1} | options
+        options = {"concurrency": 1, "cancel_grace": 1} | dict(storage.options) | options
+        environment = dict(storage.environment) | dict(environment or {})
         service = Service(tmp_path / f"service-{next(numbers)}", images.default, environment, **options)
         ends.append(ended_cleanly(service.start(), engine))
         return next(ends[-1])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from reactorcide import crashpoints
 from reactorcide.domain.errors import (
     LogTaken,
     LogUnavailable,
@@ -126,6 +127,7 @@ class RowLogStore:
         try:
             if growing.base_bytes < growing.size_bytes or self._object_bytes(log.key) != growing.size_bytes:
                 self._objects.replace(log.key, self._whole(log, growing), tag)
+                crashpoints.reached("log-rows-sealed")
         except _Gone:
             # Another service was faster: it has the same bytes.
             return

@@ -10,9 +10,6 @@ import pytest
 from reactorcide.domain.forges import StatusState
 from reactorcide.domain.statuses import OwedStatus
 from reactorcide.lib.clock import now_ms
-from reactorcide.store import Store
-from reactorcide.store.database import Database
-from reactorcide.store.vault import Vault
 from tests.chaos.test_crash_points import armed, crash
 from tests.conftest import NewService
 from tests.support.http_server import answer_with, serving
@@ -24,20 +21,18 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 def owe(service: Service, project_id: str, *states: str) -> None:
     """Write what a run of the project would owe, one after the other, each in a transaction."""
-    database = Database(service.data_dir / "reactorcide.db")
-    store = Store(database, Vault.beside(database.path))
-    for state in states:
-        status = OwedStatus(
-            project_id=project_id,
-            sha=SHA,
-            context="reactorcide/push/ci",
-            state=StatusState(state),
-            description=state,
-            run_id="0198c0de-0000-7000-8000-000000000001",
-            turn=1,
-        )
-        store.outbox.owe_status(status, now_ms=now_ms())
-    database.close()
+    with service.store() as store:
+        for state in states:
+            status = OwedStatus(
+                project_id=project_id,
+                sha=SHA,
+                context="reactorcide/push/ci",
+                state=StatusState(state),
+                description=state,
+                run_id="0198c0de-0000-7000-8000-000000000001",
+                turn=1,
+            )
+            store.outbox.owe_status(status, now_ms=now_ms())
 
 
 @pytest.mark.parametrize("point", ["outbox-sending", "outbox-sent", "outbox-marked"])

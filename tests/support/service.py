@@ -261,7 +261,13 @@ class Service:
     def until_sealed(self) -> None:
         """Return when the logs of all ended jobs are in the object store, and no job runs."""
         logs = self.data_dir / "logs"
-        wait_until(lambda: not any(logs.glob("*.log*")), 20, "the logs are in the object store")
+        rows = "SELECT COUNT(*) FROM log_file"
+        with self.database() as database, database.read() as db:
+            wait_until(
+                lambda: not any(logs.glob("*.log*")) and db.execute_sql(rows).fetchall() == [(0,)],
+                20,
+                "the logs are in the object store",
+            )
 
     # --- its containers ------------------------------------------------------------------------
 
