@@ -16,7 +16,7 @@ def storage(s3: S3Server) -> Storage:
     return storage_on_servers(s3)
 
 
-@pytest.mark.parametrize("point", ["claim-row-written", "log-written", "log-rows-sealed"])
+@pytest.mark.parametrize("point", ["log-rows-sealed"])
 def test_job_survives_a_kill(
     point: str, new_service: NewService, engine: docker.APIClient, tmp_path: Path
 ) -> None:
