@@ -1,15 +1,16 @@
 """Starting threads."""
 
+import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
-from reactorcide.domain.errors import Busy, InfrastructureError
+from reactorcide.domain.errors import Busy, InfrastructureError, JobFailed
 
 T = TypeVar("T")
 
@@ -41,6 +42,75 @@ def call_in_thread(call: Callable[[], T], name: str) -> Future[T]:
 
     start_thread(run, name)
     return future
+
+
+class Background:
+    """Makes slow calls, one at a time, in a thread of its own, so that nobody waits for them. Thread-safe.
+
+    A call that fails is not repeated here. ``start`` once; ``stop`` any number of times.
+    """
+
+    def __init__(self, thread_name: str, log: logging.Logger, *, unfinished: str) -> None:
+        """``unfinished`` is what is logged if a call is still being made at the end."""
+        self._thread_name = thread_name
+        self._log = log
+        self._unfinished = unfinished
+        self._changed = threading.Condition()
+        self._calls: dict[str, Callable[[], None]] = {}
+        """Pending work by name, in order; the first is being done."""
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = start_thread(self._loop, self._thread_name)
+
+    def stop(self, deadline_s: float) -> None:
+        """End after all work, or after ``deadline_s``; the next start does the rest."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(deadline_s)
+            if self._thread.is_alive():
+                self._log.warning("%s", self._unfinished)
+
+    def add(
+        self, name: str, call: Callable[[], None], log_fields: Mapping[str, object] | None = None
+    ) -> None:
+        """Add work; a name that is pending or in progress is not added again."""
+
+        def guarded() -> None:
+            try:
+                call()
+            except (InfrastructureError, JobFailed) as exc:
+                self._log.warning("%s: %s; it is tried again later", name, exc, extra=log_fields)
+            except Exception:
+                self._log.exception("%s failed unexpectedly", name, extra=log_fields)
+
+        with self._changed:
+            self._calls.setdefault(name, guarded)
+            self._changed.notify_all()
+
+    def do_waiting(self) -> None:
+        """Do all pending work in the caller's thread."""
+        while True:
+            with self._changed:
+                if not self._calls:
+                    return
+                name, call = next(iter(self._calls.items()))
+            call()
+            with self._changed:
+                del self._calls[name]
+
+    def _loop(self) -> None:
+        while True:
+            self.do_waiting()
+            with self._changed:
+                if not self._calls:
+                    if self._stopping:
+                        return
+                    self._changed.wait()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from reactorcide.domain.errors import CorndogsError, IllegalTransition
-from reactorcide.domain.jobs import (
-    Job,
-    JobStatus,
-    allowed_from,
-)
+from reactorcide.domain.jobs import Job, JobStatus, allowed_from
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.domain.workers import AttemptLease
 from reactorcide.jobs import JobContext, tasks

@@ -27,7 +27,8 @@ class LogStore(Protocol):
 
     A file grows until it is sealed, and then is an object under the same key. It can be read at any time:
     before, during and after sealing, even if the service was killed in between. Thread-safe; one thread
-    writes to a log and seals it. Raises ``ObjectStoreError``, and ``InvalidInput`` for any other key.
+    writes to a log, and one seals it after that. Raises ``ObjectStoreError``, and ``InvalidInput`` for any
+    other key.
     """
 
     def append(self, key: str) -> LogFile:

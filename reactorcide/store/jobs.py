@@ -124,6 +124,12 @@ class Jobs:
         with self._db.read() as db:
             return [job_id for (job_id,) in db.execute_sql(sql, (text, f"{text}g", limit))]
 
+    def is_deleted(self, job_id: str) -> bool:
+        """Return whether a job is marked as deleted, or its row is gone."""
+        with self._db.read() as db:
+            row = db.execute_sql("SELECT deleted FROM job WHERE job_id = ?", (job_id,)).fetchone()
+        return row is None or bool(row[0])
+
     def find(self, job_id: str) -> Job | None:
         """Return a job, tombstones included; ``None`` if there is none."""
         with self._db.read() as db:

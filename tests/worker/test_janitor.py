@@ -97,13 +97,17 @@ def test_slow_removal_does_not_delay_claims(
 def test_unsealed_log_is_sealed_later(
     house: House, janitor: Callable[..., Janitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = set()
+
     def fail(key: str, path: Path) -> None:
+        tried.add(attempt_of(key)[0])
         raise ObjectStoreError("the object store is away")
 
     house.worker()
     with monkeypatch.context() as patch:
         patch.setattr(house.context.objects, "put_file", fail)
         first, second = (house.ended(house.submit("print text")) for _ in range(2))
+        wait_until(lambda: tried == {first.job_id, second.job_id}, 20, "both to be tried")
     running = house.submit("hang")
     house.until(running, lambda job: job.started_at_ms is not None, "the job to start")
 
