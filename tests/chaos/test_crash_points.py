@@ -122,6 +122,11 @@ def assert_nothing_remains(service: Service, engine: docker.APIClient) -> None:
     )
 
 
+def keeps_orphans(service: Service) -> bool:
+    """Whether what has no row stays for a day: another service may be storing it."""
+    return "REACTORCIDE_DATABASE" in service.environment
+
+
 def armed(new_service: NewService, tmp_path: Path, point: str, **options: object) -> tuple[Service, Path]:
     marker = tmp_path / "armed"
     variables = {crashpoints.VARIABLE: f"{point}={marker}"}

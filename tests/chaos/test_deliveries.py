@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from reactorcide import crashpoints
-from tests.chaos.test_crash_points import crash
+from tests.chaos.test_crash_points import crash, keeps_orphans
 from tests.conftest import NewService
 from tests.integration.test_deliveries import add_project, deliveries
 from tests.support.dialects import Delivery
@@ -61,7 +61,8 @@ def test_delivery_survives_a_kill_at_each_crash_point(
     run = over(service.admin, {"run_id": run_id})
     assert (run["status"], run["sha"], delivery["outcome"]) == ("completed", sha, "run started")
     assert service.admin.get("runs")["total"] == 1
-    assert len(service.object_keys("deliveries/")) == 1
+    bodies = len(service.object_keys("deliveries/"))
+    assert bodies == 1 or (keeps_orphans(service) and bodies == 2)
 
 
 @pytest.mark.slow

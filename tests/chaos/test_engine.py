@@ -1,8 +1,6 @@
 """A Docker Engine that goes away under running jobs and comes back."""
 
 import contextlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 
 import docker
@@ -10,7 +8,7 @@ import pytest
 
 from tests.conftest import NewService
 from tests.support.client import Job
-from tests.support.dockerd import OwnEngine
+from tests.support.dockerd import OwnEngine, own_engines
 from tests.support.image import build_images
 from tests.support.service import Service
 from tests.support.waiting import wait_until
@@ -32,15 +30,7 @@ exit 3
 @pytest.fixture
 def own_engine() -> Iterator[Callable[..., OwnEngine]]:
     """A factory of engines that end with the test."""
-    if "CI" not in os.environ and (os.geteuid() != 0 or shutil.which("dockerd") is None):
-        pytest.skip("an engine of the tests' own takes root and dockerd")
-    with contextlib.ExitStack() as engines:
-
-        def make(*, live_restore: bool) -> OwnEngine:
-            engine = OwnEngine(live_restore=live_restore)
-            engines.callback(engine.close)
-            return engine.start()
-
+    with own_engines() as make:
         yield make
 
 

@@ -7,7 +7,7 @@ import docker
 import pytest
 import requests
 
-from tests.chaos.test_crash_points import armed, assert_nothing_remains, crash
+from tests.chaos.test_crash_points import armed, assert_nothing_remains, crash, keeps_orphans
 from tests.conftest import NewService
 from tests.support.client import Client
 from tests.support.runs import Run, over, repository, start, statuses
@@ -173,7 +173,8 @@ def test_cache_survives_a_kill_at_each_crash_point(
     ]
     (cache,) = service.admin.get("caches")["caches"]
     # The objects whose row was not written yet are removed.
-    assert {key.split("/")[1] for key in service.object_keys("caches/")} == {cache["cache_id"]}
+    stored = {key.split("/")[1] for key in service.object_keys("caches/")}
+    assert stored == {cache["cache_id"]} or (keeps_orphans(service) and stored > {cache["cache_id"]})
     again = over(service.admin, start(service.admin, source))
     assert "cached\n" in service.admin.log({"job_id": again["nodes"][0]["job_id"]}).decode()
     assert_nothing_remains(service, engine)

@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from tests.conftest import NewService
+from tests.support.clocks import Clock
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
@@ -129,26 +130,21 @@ def test_without_space_for_logs_jobs_wait_with_a_reason(new_service: NewService)
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> Path:
-    """A file with the seconds by which a service's clock is wrong."""
-    path = tmp_path / "clock"
-    path.write_text("0")
-    return path
+def clock(tmp_path: Path) -> Clock:
+    """The clock of a service."""
+    return Clock(tmp_path / "clock")
 
 
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_clock_jump_neither_ends_a_job_nor_runs_it_twice(
-    new_service: NewService, clock: Path, jump_s: int
+    new_service: NewService, clock: Clock, jump_s: int
 ) -> None:
-    patched = Path(__file__).parents[1] / "support" / "clock"
-    service = new_service(
-        {"PYTHONPATH": str(patched), "REACTORCIDE_TEST_CLOCK": str(clock)}, lease=2, concurrency=1
-    )
+    service = new_service(clock.environment, lease=2, concurrency=1)
     api = service.admin
     runs = api.submit("echo begun; sleep 4; echo done", timeout_seconds=60)
     wait_until(lambda: api.log(runs) == b"begun\n", 30, "the command runs")
     waits = api.submit("echo late")
-    clock.write_text(str(jump_s))
+    clock.be_wrong_by(jump_s)
     after = api.submit("echo after")
     assert (after["created_at"] > waits["created_at"]) == (jump_s > 0)
     for job, printed in ((runs, b"begun\ndone\n"), (waits, b"late\n"), (after, b"after\n")):
@@ -159,15 +155,14 @@ def test_clock_jump_neither_ends_a_job_nor_runs_it_twice(
 
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_clock_jump_between_two_starts_does_not_hang_a_job(
-    new_service: NewService, clock: Path, jump_s: int
+    new_service: NewService, clock: Clock, jump_s: int
 ) -> None:
-    patched = Path(__file__).parents[1] / "support" / "clock"
-    service = new_service({"PYTHONPATH": str(patched), "REACTORCIDE_TEST_CLOCK": str(clock)}, lease=2)
+    service = new_service(clock.environment, lease=2)
     api = service.admin
     job = api.submit("echo begun; sleep 4; echo done", timeout_seconds=7200)
     wait_until(lambda: api.log(job) == b"begun\n", 30, "the command runs")
     service.kill()
-    clock.write_text(str(jump_s))
+    clock.be_wrong_by(jump_s)
     service.start()
     ended = api.wait(job)
     assert (ended["status"], ended["error"], ended["attempt"]) == ("completed", None, 1)

@@ -10,9 +10,8 @@ from typing import Any
 import docker
 import pytest
 
-from tests.conftest import ended_cleanly
+from tests.conftest import ended_cleanly, storage_on_servers
 from tests.support.image import Images
-from tests.support.postgresql import cluster
 from tests.support.s3 import S3Server
 from tests.support.service import Service, clean_environment, command_line
 
@@ -22,10 +21,10 @@ class House:
 
     def __init__(self, home: Path, image: str, s3: S3Server, corndogs: str) -> None:
         self.home = home
-        self.url = cluster().new_url()
-        self.environment = s3.environment() | {"REACTORCIDE_DATABASE": self.url}
+        storage = storage_on_servers(s3)
+        self.environment = storage.environment
         self.options = {
-            "objects": f"s3://{s3.new_bucket()}/ci",
+            **storage.options,
             "corndogs_address": corndogs,
             "cancel_grace": 1,
             "lease": 600,

@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from reactorcide.domain.jobs import Job, JobFilter, JobStatus, Outcome
@@ -16,7 +15,7 @@ from reactorcide.jobs.ending import finish
 from reactorcide.lib.clock import now_ms
 from reactorcide.store import Records, Store
 from reactorcide.store.vault import Vault
-from tests.support.postgresql import PostgreSQL, cluster
+from tests.support.postgresql import PostgreSQL
 from tests.support.store import opened_again
 from tests.support.waiting import wait_until
 from tests.worker.conftest import House, open_house
@@ -79,7 +78,7 @@ def test_a_node_starts_once_however_its_needs_end(
             """The second one ends while the first has locked the run, and has not written yet."""
             if not ending:
                 ending.append(pool.submit(finish, other, second, outcomes[1]))
-                wait_until(lambda: waits(database), 20, "the second one waits for the first")
+                wait_until(lambda: database.waiting_writers() == 1, 20, "the second one waits for the first")
 
         finish(house.context, first, outcomes[0], first=end_the_other)
         ending[0].result(20)
@@ -96,10 +95,3 @@ def test_a_node_starts_once_however_its_needs_end(
 def claimed(context: JobContext, job_id: str | None) -> Job:
     assert job_id is not None
     return context.store.attempts.create(job_id, "task", "worker", now_ms=now_ms())
-
-
-def waits(database: PostgreSQL) -> bool:
-    """Whether a service waits for another one's transaction."""
-    sql = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
-    return cluster().execute(sql, str(name)) == [(1,)]

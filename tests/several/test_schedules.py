@@ -1,6 +1,5 @@
 """Schedules of two services on one database: each due time makes one run, whoever of them dies."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -8,61 +7,32 @@ import pytest
 
 from reactorcide import crashpoints
 from reactorcide.lib.clock import from_rfc3339
-from tests.chaos.test_schedules import TEXT
+from tests.chaos.test_schedules import add_schedules, next_due
 from tests.several.conftest import House
 from tests.support.client import Client
-from tests.support.runs import over, repository
+from tests.support.clocks import Clock
+from tests.support.runs import over
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
 
 class Timed(Service):
-    """A service with a clock of its own, which a test sets."""
+    """A service with a clock of its own."""
 
-    @property
-    def clock(self) -> Path:
-        """The file that says how wrong its clock is."""
-        return Path(self.environment["REACTORCIDE_TEST_CLOCK"])
-
-    def show(self, due_ms: int) -> None:
-        """Set the clock to just after a time."""
-        self.clock.write_text(str(due_ms // 1000 - int(time.time()) + 2))
+    clock: Clock
 
 
-Pair = tuple[Timed, Timed]
-
-
-def started_pair(house: House, **of_first: str) -> Pair:
+def started_pair(house: House, **of_first: str) -> tuple[Timed, Timed]:
     """Start two services, and give the first one further variables."""
     pair = []
     for variables in (of_first, {}):
         service = house.service(Timed, lease=3, source_root=house.home / "sources")
         assert isinstance(service, Timed)
-        service.environment |= {
-            "PYTHONPATH": str(Path(__file__).parents[1] / "support" / "clock"),
-            "REACTORCIDE_TEST_CLOCK": str(service.home / "clock"),
-            **variables,
-        }
-        service.clock.write_text("0")
+        service.clock = Clock(service.home / "clock")
+        service.environment |= service.clock.environment | variables
         service.start()
         pair.append(service)
     return pair[0], pair[1]
-
-
-def add_schedules(api: Client, source_root: Path, *names: str) -> list[str]:
-    """Add a project with schedules that are due at the same time; return their paths."""
-    source = repository(source_root / "of-run", {"workflows/nightly.yaml": TEXT})
-    body = {"name": "acme/site", "git_url": f"file://{source.path}"}
-    path = f"projects/{api.request('POST', 'projects', json=body).json()['project_id']}/schedules"
-    added = [
-        api.request("POST", path, json={"name": name, "cron": "0 3 * * *"}).json()["schedule_id"]
-        for name in names
-    ]
-    return [f"{path}/{schedule_id}" for schedule_id in added]
-
-
-def next_due(api: Client, path: str) -> int:
-    return from_rfc3339(api.get(path)["next_due_at"][0])
 
 
 def occurrences(api: Client, path: str) -> list[dict[str, Any]]:
@@ -76,7 +46,7 @@ def test_each_due_time_of_two_services_makes_one_run(house: House) -> None:
     for day in (1, 2):
         due.append(next_due(second.admin, paths[0]))
         for service in (first, second):
-            service.show(due[-1])
+            service.clock.show(due[-1])
         for path in paths:
             wait_until(lambda: len(occurrences(second.admin, path)) == day, 30, "it is decided on")  # noqa: B023
         # The next one is skipped while this one is not over.
@@ -98,10 +68,10 @@ def test_the_other_one_starts_what_the_killed_one_has_not(point: str, house: Hou
     due_ms = next_due(api, path)
     marker.touch()
     # It is alone in knowing that the time has come.
-    first.show(due_ms)
+    first.clock.show(due_ms)
     wait_until(lambda: not marker.exists(), 30, "the first one dies at the point")
     first.kill()
-    second.show(due_ms)
+    second.clock.show(due_ms)
     wait_until(lambda: occurrences(api, path) != [], 30, "the second one has decided")
     (occurrence,) = occurrences(api, path)
     assert (from_rfc3339(occurrence["due_at"]), occurrence["outcome"]) == (due_ms, "started")
@@ -112,7 +82,7 @@ def test_the_other_one_starts_what_the_killed_one_has_not(point: str, house: Hou
     # Back again, it takes part in the next one, and finds the last one done.
     next_ms = next_due(api, path)
     for service in (first, second):
-        service.show(next_ms)
+        service.clock.show(next_ms)
     wait_until(lambda: len(occurrences(first.admin, path)) == 2, 30, "the next one is decided on")
     for run in api.get("runs", project="acme/site")["runs"]:
         assert over(api, run)["status"] == "completed"

@@ -1,7 +1,4 @@
-"""Transactions that PostgreSQL ends for the sake of others: written once, or not at all and with a sentence.
-
-Those with the writers' lock are in ``test_retried.py``, too.
-"""
+"""Transactions that PostgreSQL ends for the sake of others: written once, or not at all, with a sentence."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -71,15 +68,17 @@ def disturb(database: PostgreSQL, code: str, times: int) -> Callable[[], int]:
     return tried
 
 
-def add_to(*names: str) -> Callable[[Any], None]:
-    def work(db: Any) -> None:
+def add_to(*names: str) -> Callable[[Any], str]:
+    def work(db: Any) -> str:
         for name in names:
             db.execute_sql(_ADD, (name,))
+        return "done"
 
     return work
 
 
-def test_a_deadlock_with_another_connection_is_tried_again(database: PostgreSQL) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_deadlock_with_another_connection_is_tried_again(database: PostgreSQL, way: str) -> None:
     tries = []
     with psycopg.connect(database.url) as other:
         # The service's transaction is the one that PostgreSQL looks at, and so ends.
@@ -92,7 +91,7 @@ def test_a_deadlock_with_another_connection_is_tried_again(database: PostgreSQL)
             db.execute_sql(_ADD, ("b",))
 
         with ThreadPoolExecutor(1) as pool:
-            written = pool.submit(database.write_apart, work)
+            written = pool.submit(getattr(database, way), work)
             waiting = (
                 "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{}'"
             )
@@ -138,7 +137,7 @@ def test_two_services_in_each_others_way_both_write_once(database: PostgreSQL) -
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 def test_what_succeeds_in_the_end_is_written_once(database: PostgreSQL, way: str, code: str) -> None:
     tried = disturb(database, code, 2)
-    getattr(database, way)(add_to("a", "b"))
+    assert getattr(database, way)(add_to("a", "b")) == "done"
     assert tried() == 4
     assert counts(database) == [1, 1]
 

@@ -213,12 +213,19 @@ class TestOneWriter:
 
         thread = threading.Thread(target=run)
         thread.start()
-        waits = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
-        wait_until(lambda: cluster().execute(waits, str(name))[0][0] == 1, 20, "the other one waits")
+        wait_until(lambda: database.waiting_writers() == 1, 20, "the other one waits")
         yield results
         thread.join(20)
 
+    @pytest.fixture(params=["read committed", "repeatable read", "serializable"])
+    def default_isolation(self, database: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[None]:
+        """What the operator has chosen for this database."""
+        name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
+        cluster().execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{request.param}'")
+        yield
+        cluster().execute(f"ALTER DATABASE {name} RESET default_transaction_isolation")
+
+    @pytest.mark.usefixtures("default_isolation")
     def test_last_admin_stays(self, database: PostgreSQL, other: Store) -> None:
         store = opened(database)
         ann, bob = user("ann"), user("bob")

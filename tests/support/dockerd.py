@@ -1,15 +1,18 @@
 """A separate Docker Engine for one test, which can stop it without affecting other containers."""
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
 import docker.errors
+import pytest
 
 from tests.support.waiting import wait_until
 
@@ -130,6 +133,21 @@ class OwnEngine:
         self._dockerd.send_signal(number)
         self._dockerd.wait(_STOP_S)
         self._dockerd = None
+
+
+@contextlib.contextmanager
+def own_engines() -> Iterator[Callable[..., OwnEngine]]:
+    """Yield a factory of started engines, which end with the body."""
+    if "CI" not in os.environ and (os.geteuid() != 0 or shutil.which("dockerd") is None):
+        pytest.skip("an engine of the tests' own takes root and dockerd")
+    with contextlib.ExitStack() as engines:
+
+        def make(*, live_restore: bool) -> OwnEngine:
+            engine = OwnEngine(live_restore=live_restore)
+            engines.callback(engine.close)
+            return engine.start()
+
+        yield make
 
 
 def _end_for_certain(process: "subprocess.Popen[bytes]") -> None:

@@ -53,6 +53,13 @@ class PostgreSQL(PostgreSQLDatabase):
         self.path = path
         self._is_given_back = False
 
+    def waiting_writers(self) -> int:
+        """Return how many services wait for another one's transaction."""
+        waiting = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with psycopg.connect(self.url) as connection:
+            (count,) = connection.execute(waiting).fetchall()[0]
+        return int(count)
+
     def close(self) -> None:
         """Close the connections, and leave the database for another test; safe to repeat."""
         super().close()

@@ -28,6 +28,7 @@ from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.runs import Commit, Run, RunFilter, RunStatus
 from reactorcide.domain.secrets import REDACTED
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import first_id
 from reactorcide.projects import change
 from reactorcide.worker.deliverer import Deliverer
 from tests.support.dialects import (
@@ -551,6 +552,15 @@ def test_body_without_a_row_is_removed_at_the_next_start(github: Desk) -> None:
     github.house.context.objects.put(f"{OBJECTS}left/body", [b"x"])
     receive.remove_orphans(github.house.context)
     assert github.objects() == [delivery.object_key]
+
+
+def test_body_without_a_row_that_may_be_in_progress_elsewhere_is_kept(github: Desk) -> None:
+    objects = github.house.context.objects
+    early, late = (f"{OBJECTS}{first_id(at_ms)}-7000-8000-000000000000/body" for at_ms in (1000, 3000))
+    for key in (early, late):
+        objects.put(key, [b"x"])
+    receive.remove_orphans(github.house.context, before_id=first_id(2000))
+    assert github.objects() == [late]
 
 
 def test_deliveries_are_paged(github: Desk) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import NewService
 from tests.deploy.conftest import free_port
 from tests.deploy.test_release_upgrade import launcher_of
+from tests.support.clocks import Clock
 from tests.support.remote import RemoteWorker
 from tests.support.service import Service
 from tests.support.waiting import is_readable, wait_until
@@ -22,7 +23,6 @@ from tests.worker.remote.conftest import working
 from tests.worker.remote.test_outages import PRINTED
 from tests.worker.remote.test_remote import begun, release
 
-CLOCK = Path(__file__).parents[2] / "support" / "clock"
 EARLIER = "d75f241"
 """A version one before this one, from the history of the repository."""
 
@@ -87,9 +87,10 @@ def test_a_draining_worker_ends_after_its_job_and_takes_no_other(
 def test_the_clock_of_a_worker_may_be_wrong(
     hub: Service, tmp_path: Path, engine: docker.APIClient, hours: int
 ) -> None:
-    (tmp_path / "clock").write_text(str(3600 * hours))
+    clock = Clock(tmp_path / "clock")
+    clock.be_wrong_by(3600 * hours)
     worker = worker_of(hub, tmp_path, "clock")
-    worker.environment |= {"PYTHONPATH": str(CLOCK), "REACTORCIDE_TEST_CLOCK": str(tmp_path / "clock")}
+    worker.environment |= clock.environment
     with working(worker.start(), engine) as wrong:
         job = begun(hub.admin, queue_name="clock", timeout_seconds=600)
         # Adopted, it still has the rest of its time.
