@@ -20,7 +20,9 @@ Execute = Callable[..., sqlite3.Cursor]
 
 
 def reason(exc: Exception) -> str:
-    """Return SQLite's error message, with the limit of this process that may be the cause."""
+    """Return SQLite's error message, with what may be the cause of it, or what to do."""
+    if "not a database" in str(exc) or "disk image is malformed" in str(exc):
+        return f"{exc}; put back a copy of it, as from a backup"
     max_bytes, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if "disk I/O error" not in str(exc) or max_bytes == resource.RLIM_INFINITY:
         return str(exc)

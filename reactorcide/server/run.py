@@ -8,7 +8,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from gunicorn.app.base import BaseApplication
@@ -59,7 +59,10 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
             gc.disable()
             from reactorcide.app.service import Service
 
-            self.application = Service(settings, os.environ)
+            try:
+                self.application = Service(settings, os.environ)
+            except ReactorcideError as exc:
+                _refuse(exc)
             return self.application.wsgi
 
         def run(self) -> None:
@@ -130,8 +133,7 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     try:
         application.start()
     except ReactorcideError as exc:
-        _print(f"reactorcide: {exc}")
-        sys.exit(_EXIT_CANNOT_START)
+        _refuse(exc)
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     gc.enable()
@@ -151,6 +153,12 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
         _print(f"Sign in, once and within ten minutes: {sign_in_url(own_url.rstrip('/'), link)}")
     # The last line: a reader that waits for it has the others.
     _print(f"Reactorcide listens on {url}")
+
+
+def _refuse(reason: ReactorcideError) -> NoReturn:
+    """End the worker, which cannot start."""
+    _print(f"reactorcide: {reason}")
+    sys.exit(_EXIT_CANNOT_START)
 
 
 def _reachable(host: str) -> str:

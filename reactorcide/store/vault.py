@@ -37,10 +37,15 @@ class Vault:
             key = bytes.fromhex(self.path.read_text(encoding="ascii"))
         except FileNotFoundError:
             return False
-        except (OSError, ValueError) as exc:
-            raise ConfigurationError(f"the key in {self.path} cannot be read: {exc}") from exc
+        except OSError as exc:
+            raise ConfigurationError(f"the key in {self.path} cannot be read: {exc.strerror}") from exc
+        except ValueError:
+            key = b""
         if len(key) != _KEY_BYTES:
-            raise ConfigurationError(f"the key in {self.path} has {len(key)} bytes, and not {_KEY_BYTES}")
+            raise ConfigurationError(
+                f"the key in {self.path} is not one of {_KEY_BYTES} bytes, as hexadecimal digits; put back "
+                "the one that belongs to the database, as from a backup"
+            )
         self._key = key
         return True
 

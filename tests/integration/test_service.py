@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import requests
@@ -22,12 +24,14 @@ from tests.support.waiting import wait_until
 def serve(tmp_path: Path, images: Images) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``serve`` with options that it cannot start with, and return how it ended."""
 
-    def run(**options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        variables: Mapping[str, str] = MappingProxyType({}), **options: object
+    ) -> subprocess.CompletedProcess[str]:
         options = {"port": 0, "data_dir": tmp_path / "data", "default_image": images.default} | options
         arguments = command_line("serve", options)
         with subprocess.Popen(
             arguments,
-            env=clean_environment(tmp_path),
+            env=clean_environment(tmp_path, **variables),
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,
@@ -91,6 +95,41 @@ def test_a_second_service_on_the_same_data_is_refused(
     assert "another reactorcide (process " in sentence
     assert str(idle_service.data_dir) in sentence
     assert idle_service.admin.request("GET", "jobs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "module"),
+    [("database", "postgresql://127.0.0.1/x", "psycopg"), ("objects", "s3://bucket", "boto3")],
+)
+def test_missing_library_of_an_option_is_a_clear_error(
+    serve: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    option: str,
+    value: str,
+    module: str,
+) -> None:
+    """As where the program was installed without ``[scale]``."""
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named {module}')")
+    ended = serve({"PYTHONPATH": str(tmp_path)}, **{option: value})
+    assert ended.returncode == 3
+    sentence = ended.stderr.splitlines()[-1]
+    assert f"needs {module}: install it with pip install 'reactorcide[scale]'" in sentence
+    assert "Traceback" not in ended.stderr
+
+
+def test_damaged_database_or_key_is_to_be_put_back(
+    new_service: NewService, serve: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    service = new_service()
+    service.stop()
+    damaged = shutil.copytree(service.data_dir, tmp_path / "damaged")
+    for name, problem in (("secret-key", "is not one of 32 bytes"), ("reactorcide.db", "not a database")):
+        (damaged / name).write_bytes(b"\xff" * 5000)
+        ended = serve(data_dir=damaged)
+        assert ended.returncode == 3
+        sentence = ended.stderr.splitlines()[-1]
+        assert problem in sentence
+        assert "put back" in sentence
 
 
 @pytest.fixture
