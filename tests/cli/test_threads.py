@@ -10,8 +10,20 @@ import requests
 from tests.cli.conftest import Service, program_of
 from tests.support.waiting import wait_until
 
-_LESS_THAN_A_STACK_BYTES = 7 << 20
-# What is built at its first use takes some of it.
+# Far more than the service needs for anything else, and less than a thread's stack.
+_STACK_BYTES = 512 << 20
+_SPARE_BYTES = 384 << 20
+
+
+@contextmanager
+def large_stacks() -> Iterator[None]:
+    """Give the threads of processes that are started meanwhile a large stack, which is only address space."""
+    before = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, before)
 
 
 @contextmanager
@@ -19,7 +31,7 @@ def no_more_threads(pid: int) -> Iterator[None]:
     """Leave a process too little address space for another thread's stack."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     before = resource.prlimit(pid, resource.RLIMIT_AS)
-    limit_bytes = pages * resource.getpagesize() + _LESS_THAN_A_STACK_BYTES
+    limit_bytes = pages * resource.getpagesize() + _SPARE_BYTES
     resource.prlimit(pid, resource.RLIMIT_AS, (limit_bytes, before[1]))
     try:
         yield
@@ -30,7 +42,8 @@ def no_more_threads(pid: int) -> Iterator[None]:
 
 
 def test_thread_limit_leaves_the_service_answering_and_jobs_waiting(tmp_path: Path, image: str) -> None:
-    service = Service(tmp_path, image)
+    with large_stacks():
+        service = Service(tmp_path, image)
     try:
         [worker_pid] = map(int, Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split())
         program = program_of(service)
@@ -60,5 +73,5 @@ def test_thread_limit_leaves_the_service_answering_and_jobs_waiting(tmp_path: Pa
         raise
     with no_more_threads(worker_pid):
         service.stop()
-    # Python's own error, which would be there with a traceback. A lack of memory is not the subject.
+    # Python's own error, which would be there with a traceback.
     assert "can't start new thread" not in (tmp_path / "service.log").read_text()
