@@ -28,14 +28,23 @@ def delete(context: JobContext, user: User, job_id: str) -> None:
         tx.jobs.delete(job_id, now_ms=at_ms)
         tx.audit.add(AuditEntry(at_ms=at_ms, by=user.actor, action=Action.JOB_DELETE, subject=job_id))
     announce_deleted(context, job_id)
-    # Only this job: other deleted jobs may be large.
-    purge_ended(context, job_id)
+    purge_soon(context, job_id)
 
 
 def announce_deleted(context: StoredJobs, job_id: str) -> None:
     """Announce the deletion of a job to waiting clients, once its tombstone is written."""
     crashpoints.reached("delete-written")
     context.notifier.announce(job_id)
+
+
+def purge_soon(context: JobContext, job_id: str) -> None:
+    """Remove the rows and objects of a deleted job if no worker runs it; a slow bucket holds up nobody.
+
+    What fails is done by the janitor.
+    """
+    context.sealing.add(
+        f"remove job {job_id}", lambda: purge_ended(context, job_id), log_fields={"job_id": job_id}
+    )
 
 
 def purge_ended(context: StoredJobs, job_id: str | None = None) -> None:
@@ -64,11 +73,9 @@ def purge(context: StoredJobs, job_id: str) -> None:
 def attempt_ended(context: JobContext, job: Job) -> None:
     """Close the task of an attempt that has ended, and remove its job if that was deleted meanwhile.
 
-    Where that fails, the upkeep and the janitor do it.
+    Where closing the task fails, the upkeep does it.
     """
     current = lifecycle.attempt_ended(context, job)
     crashpoints.reached("task-closed")
     if current is not None and current.deleted:
-        # The attempt has ended all the same.
-        with contextlib.suppress(ObjectStoreError):
-            purge_ended(context, job.job_id)
+        purge_soon(context, job.job_id)

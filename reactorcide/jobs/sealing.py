@@ -1,4 +1,4 @@
-"""Moving the logs of ended attempts into the object store."""
+"""What is done with the object store after a job: its log is moved there, and a deleted one is removed."""
 
 import logging
 
@@ -16,13 +16,16 @@ log = logging.getLogger("reactorcide.jobs")
 class Sealing(Background):
     """Seals logs one after the other, in a thread of its own: a bucket that hangs delays no job's end.
 
-    Until then they are readable all the same. What fails, or is not done when the service stops, is among the
-    ``left_over`` of the janitor's next round, here or at another service.
+    The removal of deleted jobs is added, too. Until they are sealed, logs are readable all the same. What
+    fails, or is not done when the service stops, is among the ``left_over`` of the janitor's next round, here
+    or at another service.
     """
 
     def __init__(self, store: Store, logs: LogStore, objects: ObjectStore) -> None:
         super().__init__(
-            "seal logs", log, unfinished="logs are still being stored; the next start continues it"
+            "seal logs",
+            log,
+            unfinished="logs are still being stored, or removed; the next start continues it",
         )
         self._store = store
         self._logs = logs

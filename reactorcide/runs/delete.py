@@ -5,7 +5,7 @@ from reactorcide.domain.accounts import User
 from reactorcide.domain.audit import Action, AuditEntry
 from reactorcide.domain.errors import Conflict
 from reactorcide.domain.projects import ProjectRole
-from reactorcide.jobs.delete import announce_deleted, purge_ended
+from reactorcide.jobs.delete import announce_deleted, purge_soon
 from reactorcide.lib.clock import now_ms
 from reactorcide.runs import RunContext, access
 
@@ -31,4 +31,4 @@ def delete(context: RunContext, user: User, run_id: str) -> None:
     context.jobs.notifier.announce(run_id)
     for job_id in job_ids:
         announce_deleted(context.jobs, job_id)
-        purge_ended(context.jobs, job_id)
+        purge_soon(context.jobs, job_id)

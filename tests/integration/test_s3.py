@@ -117,7 +117,7 @@ def test_jobs_wait_for_an_unreachable_bucket_and_lose_nothing(
 def test_a_bucket_that_hangs_leaves_threads_for_other_requests(s3: S3Server, new_service: NewService) -> None:
     service = new_service(s3.environment(), objects=f"s3://{s3.new_bucket()}/ci")
     api = service.admin
-    job = api.run("echo hello; echo kept > /job/artifacts/a")
+    job, unwanted = (api.run("echo hello; echo kept > /job/artifacts/a") for _ in range(2))
     path = f"jobs/{job['job_id']}"
 
     def read(what: str) -> tuple[int, str, float]:
@@ -137,6 +137,7 @@ def test_a_bucket_that_hangs_leaves_threads_for_other_requests(s3: S3Server, new
             began_at = monotonic()
             assert api.job(job)["status"] == "completed"
             assert api.get("jobs", limit=1)["jobs"]
+            assert api.request("DELETE", f"jobs/{unwanted['job_id']}").status_code == 204
             # Its probe may still be under way.
             assert service.anonymous().request("GET", "ready").status_code in (200, 503)
             assert monotonic() - began_at < 5
@@ -152,3 +153,5 @@ def test_a_bucket_that_hangs_leaves_threads_for_other_requests(s3: S3Server, new
     # All slots are free again.
     with ThreadPoolExecutor(8) as pool:
         assert {code for code, _, _ in pool.map(read, whats)} == {200}
+    gone = f"jobs/{unwanted['job_id']}/"
+    wait_until(lambda: not service.object_keys(gone), 60, "the deleted job's objects to go")

@@ -481,6 +481,7 @@ class TestArtifacts:
         entries = sources.entries(shelf.context, definition)
         assert entries is not None
         delete.delete(shelf.context, ANN, producer.job_id)
+        shelf.context.sealing.do_waiting()
         with pytest.raises(JobFailed, match="has been deleted"):
             list(entries)
         with pytest.raises(JobFailed, match="has been deleted"):
