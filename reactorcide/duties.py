@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from time import monotonic
 
 from reactorcide.domain.errors import InfrastructureError
+from reactorcide.lib.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Duty:
     """Work that is done every ``every_s`` seconds; after a failure, after ``retry_s``."""
 

@@ -7,11 +7,11 @@ import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reactorcide.domain.images import full_pattern, is_image_reference
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import parse_size
 
 _MAX_LINE_CHARS = 4096
@@ -19,7 +19,7 @@ _MAX_PREFIX_CHARS = 200
 """Maximum length of an object store's prefix: S3's keys, which begin with it, have at most 1024 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Kind:
     """The parser of a setting's text."""
 

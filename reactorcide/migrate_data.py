@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from reactorcide.domain.logs import parse_log_key
 from reactorcide.jobs.place import MARKER, MAX_MARKER_BYTES
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
+from reactorcide.lib.records import record
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.objects import RESERVED, ObjectStore, StoredObject
 from reactorcide.objects.filesystem import FilesystemObjectStore
@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 """Gets what is done now, and how many of them are done, of how many."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Result:
     """What was taken over."""
 

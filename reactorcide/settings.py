@@ -5,7 +5,7 @@
 """
 
 import os
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from reactorcide.kinds import (
     SOURCE_ROOT,
     Kind,
 )
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import parse_size
 
 MAX_BODY_BYTES = 2 << 20
@@ -70,9 +71,7 @@ def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-# Each default comes from a call that also takes the help text.
-# ruff: noqa: RUF009
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Settings:
     """The settings of ``reactorcide serve``; its options have the same names, with dashes."""
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
 
 from reactorcide.domain.errors import Busy, InfrastructureError, JobFailed
+from reactorcide.lib.records import record
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class Background:
                     self._changed.wait()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Busy:
     """A running thread, and the user it works for."""
 

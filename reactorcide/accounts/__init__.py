@@ -1,11 +1,10 @@
 """Users, their tokens, invitations, and the audit log."""
 
-from dataclasses import dataclass
-
+from reactorcide.lib.records import record
 from reactorcide.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AccountContext:
     """The collaborators of every use case."""
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from reactorcide.corndogs.connect import connect
@@ -14,6 +13,7 @@ from reactorcide.domain.errors import ConfigurationError, NotFound
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.retention import Policy
 from reactorcide.lib.deferred import Deferred
+from reactorcide.lib.records import record
 from reactorcide.logs.local import LocalLogStore
 from reactorcide.logs.rows import RowLogStore
 from reactorcide.metrics import Metrics
@@ -41,7 +41,7 @@ log = logging.getLogger("reactorcide.app")
 _DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Queue:
     """The queue of the service, with its start and stop."""
 

@@ -6,7 +6,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +23,7 @@ from reactorcide.domain.errors import (
 from reactorcide.domain.workers import PROTOCOL, SERVICE_LIMITS, agreed_protocol
 from reactorcide.lib.clock import boot_id, boottime
 from reactorcide.lib.ids import new_id
+from reactorcide.lib.records import record
 from reactorcide.objects.filesystem import check_room
 from reactorcide.settings import Settings
 from reactorcide.worker.attempt import Limits
@@ -37,7 +38,7 @@ log = logging.getLogger("reactorcide.worker")
 _RETRY_S = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ServiceAddress:
     """Where a worker's service is, and how the worker proves who it is."""
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from reactorcide.cli.datadir import lock_owner
 from reactorcide.cli.options import settings_from, settings_options
 from reactorcide.cli.session import ServiceError
 from reactorcide.domain.errors import ReactorcideError
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import format_size
 from reactorcide.settings import Settings
 
@@ -33,7 +34,7 @@ _SOCKET_ADVICE = (
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """The result of one check; ``advice`` says what to do if it is not ``ok``."""
 

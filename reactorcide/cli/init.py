@@ -1,19 +1,19 @@
 """``reactorcide init``: write a first workflow file, for the languages of a project."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from reactorcide.cli import render
 from reactorcide.domain.errors import Conflict, InvalidInput
+from reactorcide.lib.records import record
 from reactorcide.workflows.files import WORKFLOWS_DIR
 
 FILE = f"{WORKFLOWS_DIR}/ci.yaml"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Kind:
     """A kind of project: the files that mark it, and a job for it."""
 

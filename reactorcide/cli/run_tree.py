@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
@@ -10,9 +9,10 @@ from rich.text import Text
 from rich.tree import Tree
 
 from reactorcide.cli import render
+from reactorcide.lib.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Branch:
     """A node of the run, as displayed."""
 

@@ -1,11 +1,11 @@
 """A task of the queue, and the protocol of the queue."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from reactorcide.domain.errors import CorndogsError, CorndogsUnavailable, InvalidInput
 from reactorcide.lib.ids import is_id
+from reactorcide.lib.records import record
 
 DEFAULT_QUEUE = "default"
 """The queue that an empty name means."""
@@ -15,7 +15,7 @@ NO_TASK = "00000000-0000-0000-0000-000000000000"
 """An id that no task has."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Task:
     """One task as Corndogs returned it: a snapshot.
 
@@ -36,7 +36,7 @@ class Task:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Queues:
     """The queues with live tasks, and the number of these tasks."""
 

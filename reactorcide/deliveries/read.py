@@ -1,19 +1,18 @@
 """Reading deliveries: lists, and one with its headers and body."""
 
-from dataclasses import dataclass
-
 from reactorcide.domain.accounts import User
 from reactorcide.domain.deliveries import Delivery, DeliveryStatus
 from reactorcide.domain.errors import ObjectNotFound
 from reactorcide.domain.projects import CredentialKind, ProjectRole
 from reactorcide.domain.secrets import REDACTED
 from reactorcide.jobs import StoredJobs, access
+from reactorcide.lib.records import record
 
 MAX_RETURNED_BYTES = 1 << 20
 """Maximum bytes of a body that are returned."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeliveryView:
     """A delivery with its headers and body."""
 

@@ -1,10 +1,10 @@
 """Users, their tokens, and who is calling. Times are Unix milliseconds in UTC."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from reactorcide.domain.audit import Actor
 from reactorcide.lib.networks import network_of
+from reactorcide.lib.records import record
 
 
 class Role(StrEnum):
@@ -27,7 +27,7 @@ class Scope(StrEnum):
     """Admin rights: the jobs of all users, users, invitations, the audit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class User:
     """A user of the service."""
 
@@ -65,7 +65,7 @@ SERVICE_USER = User(
 """The owner of project runs that no person starts. It is not in the database, so it cannot sign in."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Token:
     """A bearer token without its value: only the SHA-256 of that is stored."""
 
@@ -80,7 +80,7 @@ class Token:
     """``None``: all rights of its user."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Caller(User):
     """The authenticated user of a request, limited by the token, with the client's address."""
 
@@ -115,7 +115,7 @@ class Caller(User):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Anonymous(Caller):
     """A client without a token, which can only read public projects."""
 
@@ -156,7 +156,7 @@ class Anonymous(Caller):
         return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Invitation:
     """A single-use right to register; only the SHA-256 of its value is stored."""
 

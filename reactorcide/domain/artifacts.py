@@ -1,13 +1,15 @@
 """The artifacts of a job."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+
+from reactorcide.lib.records import record
 
 MAX_LISTING_BYTES = 8 << 20
 """Maximum size of the list of a job's artifacts."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Artifact:
     """One artifact: a file that a job wrote."""
 

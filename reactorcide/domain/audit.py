@@ -1,8 +1,9 @@
 """Audit entries: who did what to which subject. They have no secrets and no request bodies."""
 
 import socket
-from dataclasses import dataclass
 from enum import StrEnum
+
+from reactorcide.lib.records import record
 
 
 class Action(StrEnum):
@@ -78,7 +79,7 @@ class Action(StrEnum):
     WORKER_FORGET = "worker.forget"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Actor:
     """The actor of an action, with its token, address and request, if known."""
 
@@ -99,7 +100,7 @@ def service() -> Actor:
     return Actor(user_id=f"service@{socket.gethostname()}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class AuditEntry:
     """An action, its actor and its subject: a job, cache, source, token, user or invitation."""
 
@@ -109,7 +110,7 @@ class AuditEntry:
     subject: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class AuditFilter:
     """A filter of audit entries; ``None`` matches any."""
 

@@ -5,7 +5,8 @@ All times are Unix milliseconds in UTC.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+from reactorcide.lib.records import record
 
 MAX_KEY_BYTES = 1024
 """Maximum size of a key, with the hashes in it."""
@@ -17,7 +18,7 @@ HASH_DIGITS = 64
 _JOINT = "-"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheSpec:
     """A cache that a job names."""
 
@@ -41,7 +42,7 @@ class CacheSpec:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheScope:
     """Which caches of its project, or else of its user, the jobs of a run may use."""
 
@@ -52,7 +53,7 @@ class CacheScope:
     """False for a pull request of a fork, whose files are not trusted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Cache:
     """A cache that is stored. It never changes."""
 
@@ -81,7 +82,7 @@ class Cache:
         return object_key(self.cache_id)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExpectedCache:
     """A cache to be saved once the command has succeeded."""
 
@@ -89,7 +90,7 @@ class ExpectedCache:
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FoundCache:
     """A cache to be restored."""
 
@@ -100,7 +101,7 @@ class FoundCache:
     """The bytes of its tar."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheAnswer:
     """The result of looking up a cache that a job names."""
 

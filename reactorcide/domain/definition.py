@@ -5,7 +5,7 @@ and the lines of ``reactorcide jobs show`` come from this declaration.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, field, fields
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,7 @@ from reactorcide.domain.fields import About, JobField, Option, SourceType
 from reactorcide.domain.services import JobService
 from reactorcide.domain.variables import MAX_VALUE_BYTES, VARIABLE_NAME
 from reactorcide.lib import sizes
+from reactorcide.lib.records import record
 
 MAX_COMMAND_BYTES = 100 << 10
 MAX_DESCRIPTION_BYTES = 64 << 10
@@ -66,9 +67,7 @@ def _field(about: About, default: Any = MISSING, *, is_secret: bool = False) -> 
     return field(default=default, repr=not is_secret, metadata={"about": about})
 
 
-# Each default comes from a call that also takes the declaration.
-# ruff: noqa: RUF009
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobDefinition:
     """The definition of a job, with every default filled in. A rerun has the same definition."""
 

@@ -1,10 +1,11 @@
 """Deliveries: events that a forge sends to a project's webhook. Times are Unix milliseconds in UTC."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from reactorcide.domain.forges import ForgeEvent
+from reactorcide.lib.records import record
 
 ARRIVED = "a delivery has arrived"
 """Announced when a delivery has to be processed."""
@@ -30,7 +31,7 @@ class DeliveryStatus(StrEnum):
     """It cannot be parsed, or its runs failed at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Delivery:
     """A delivery without its body, which is an object."""
 
@@ -66,7 +67,7 @@ class Delivery:
         return f"{self.prefix}body"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Outcome:
     """The final outcome of a delivery."""
 
@@ -77,7 +78,7 @@ class Outcome:
     """For a new tag, which some forges report twice."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TagTold:
     """A new tag at a commit, and the kind of event that reported it."""
 

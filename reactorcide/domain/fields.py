@@ -1,13 +1,15 @@
 """The declaration of a job's field: everything beside its name, type and default."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
+
+from reactorcide.lib.records import record
 
 SourceType = Literal["git", "copy"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Option:
     """The option of ``reactorcide submit`` for a field."""
 
@@ -22,7 +24,7 @@ class Option:
         return self.name.lstrip("-").replace("-", "_")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class About:
     """The declaration of a field, beside its name, type and default."""
 
@@ -54,7 +56,7 @@ class About:
     """An example value in an answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobField:
     """One field of ``JobDefinition``."""
 

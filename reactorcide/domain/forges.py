@@ -1,9 +1,9 @@
 """Events of a forge (GitHub, Gitea, GitLab and others), and commit statuses for it."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from reactorcide.domain.events import EventName
+from reactorcide.lib.records import record
 
 
 class ForgeKind(StrEnum):
@@ -17,7 +17,7 @@ class ForgeKind(StrEnum):
     """No deliveries and no commit statuses."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ForgeEvent:
     """An event at a forge, from a delivery. Missing texts are empty. All values are claims of the sender.
     Only ``sha`` and ``ref`` select code, always of the project's own repository.
@@ -58,14 +58,14 @@ class ForgeEvent:
     """A new tag was reported by ``create``; the same forge may also report it by ``push``."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ignored:
     """A delivery whose event starts no run."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ForgeRepository:
     """A repository at a forge: the URL of the forge's start page, without a slash at its end, and a path."""
 
@@ -83,7 +83,7 @@ class StatusState(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class CommitStatus:
     """A commit status for a forge; a later one with the same context replaces it."""
 

@@ -1,13 +1,15 @@
 """Credentials of a project's repository: a token over https, a deploy key over ssh."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import quote, urlsplit
+
+from reactorcide.lib.records import record
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class DeployKey:
     """A key for one server."""
 
@@ -19,7 +21,7 @@ class DeployKey:
     """Called with the lines of servers that were seen for the first time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class GitAccess:
     """The credentials of a project for its repository."""
 

@@ -4,12 +4,12 @@ All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
 from reactorcide.domain.definition import JobDefinition
 from reactorcide.domain.outputs import Outputs
+from reactorcide.lib.records import record
 
 ARTIFACTS_DIR = "/job/artifacts"
 """The directory in the container whose files are stored as artifacts."""
@@ -71,7 +71,7 @@ def allowed_from(target: JobStatus) -> frozenset[JobStatus]:
     return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Job:
     """A job, from the database."""
 
@@ -117,7 +117,7 @@ class Job:
         return self.status in FINAL
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OpenAttempt:
     """An attempt that has not ended, as far as the database knows."""
 
@@ -136,7 +136,7 @@ class OpenAttempt:
     """Bytes of its log that were written before the container's output."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Outcome:
     """The result of an attempt: completed (exit code 0), or failed with a reason."""
 
@@ -151,7 +151,7 @@ class Outcome:
         return JobStatus.COMPLETED if self.error is None else JobStatus.FAILED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobFilter:
     """Which jobs a list shows; ``None`` and empty mean any."""
 
@@ -166,7 +166,7 @@ class JobFilter:
     pinned: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EndedJob:
     """The facts that retention needs about a removable job."""
 
@@ -178,7 +178,7 @@ class EndedJob:
     """The run that it belongs to, if to any; then ``completed_at_ms`` is that of the run."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PulledImage:
     """An image that this installation has fetched."""
 
@@ -190,7 +190,7 @@ class PulledImage:
     """The worker whose engine has it, if several services share the database; else empty."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestKey:
     """The idempotency key of a submission, so that repeating it creates no second job."""
 
@@ -199,7 +199,7 @@ class RequestKey:
     """A hash of the request, to distinguish a repetition from another submission."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QueueFigures:
     """The figures of one queue."""
 
@@ -210,7 +210,7 @@ class QueueFigures:
     """When the longest waiting job was created."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class AttemptRecord:
     """An attempt of a job, from the database."""
 
@@ -225,7 +225,7 @@ class AttemptRecord:
     log_truncated: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobEvent:
     """A status change of a job; ``event_id`` increases."""
 

@@ -1,10 +1,10 @@
 """The files of logs: their names, and how far one that grows in the job database has come."""
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.records import record
 
 _KEY = re.compile(r"jobs/([\w-]{1,128})/(\d{1,9})/(log(?:\.idx)?)", re.ASCII)
 _PREFIX = re.compile(r"(?:jobs/(?:([\w-]{1,128})/(?:(\d{1,9})/)?)?)?", re.ASCII)
@@ -28,7 +28,7 @@ class LogName(NamedTuple):
         return f"{self.job_id}.{self.attempt}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GrowingLog:
     """A file of a log that is not sealed."""
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from reactorcide.domain.definition import MIN_SECRET_CHARS
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.lib.globs import Globs, problem
+from reactorcide.lib.records import record
 
 NAME = r"[A-Za-z0-9_-][A-Za-z0-9/_-]*:[A-Za-z0-9/_-]+"
 MAX_NAME_CHARS = 255
@@ -19,7 +19,7 @@ _PULL_REQUEST = ("pull_request_opened", "pull_request_updated")
 """Events whose code is not merged yet: a secret must list them explicitly."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SecretRules:
     """The rules for the use of a secret."""
 
@@ -44,7 +44,7 @@ class SecretRules:
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class SecretUse:
     """The last run of a workflow that used a secret."""
 
@@ -54,7 +54,7 @@ class SecretUse:
     used_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class NamedSecret:
     """A secret without its value."""
 

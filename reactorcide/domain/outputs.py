@@ -1,7 +1,9 @@
 """Outputs that a job of a run passes to the jobs that need it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from reactorcide.lib.records import record
 
 Values = Mapping[str, str | None]
 """Values by key; ``None`` for a value that contains a secret, which is not passed on."""
@@ -10,7 +12,7 @@ MAX_OUTPUT_BYTES = 64 << 10
 """Maximum size of the file that a job writes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outputs:
     """The outputs of one job."""
 

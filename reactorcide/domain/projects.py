@@ -1,10 +1,10 @@
 """Projects: a repository, its members and their roles. Times are Unix milliseconds in UTC."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 from reactorcide.domain.forges import ForgeKind
+from reactorcide.lib.records import record
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*"
 MAX_NAME_CHARS = 128
@@ -73,7 +73,7 @@ class ProjectRole(StrEnum):
         return order.index(self) >= order.index(other)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Project:
     """A repository whose workflows run for its members."""
 
@@ -105,7 +105,7 @@ class Project:
     updated_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Credential:
     """A credential of a project, without its secret part."""
 
@@ -115,7 +115,7 @@ class Credential:
     created_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Member:
     """A user with a role in a project."""
 

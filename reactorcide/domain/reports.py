@@ -1,13 +1,14 @@
 """Reports of a job, from files among its artifacts: test results and a summary."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from reactorcide.lib.records import record
 
 SUMMARY_PATH = "summary.md"
 """The artifact whose text is a job's summary."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FailedTest:
     """One test that failed, or could not run; long texts are cut."""
 
@@ -19,7 +20,7 @@ class FailedTest:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JUnitFile:
     """One XML file among the artifacts; ``problem`` says why its tests do not count, if they do not."""
 
@@ -30,7 +31,7 @@ class JUnitFile:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TestCounts:
     """How many tests there were."""
 
@@ -47,7 +48,7 @@ class TestCounts:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobReport:
     """The test results and the summary of one attempt, without the job's secrets."""
 

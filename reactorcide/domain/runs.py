@@ -4,13 +4,14 @@ All times are Unix milliseconds in UTC; ``None`` means that it has not happened.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from reactorcide.domain.caches import CacheScope
 from reactorcide.domain.jobs import FINAL, JobStatus
 from reactorcide.domain.reports import TestCounts
+from reactorcide.lib.records import record
 from reactorcide.lib.tar import Entry
 
 MAX_REASON_CHARS = 16_000
@@ -70,7 +71,7 @@ class NodeState(StrEnum):
         return cls(status.value) if status in FINAL else cls.ACTIVE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunSource:
     """The source of a run's files: a commit of a repository, or an uploaded source."""
 
@@ -80,7 +81,7 @@ class RunSource:
     source_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Run:
     """A run of a workflow, from the database."""
 
@@ -137,7 +138,7 @@ class Run:
         return self.completed_at_ms is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Node:
     """A node of a run, from the database."""
 
@@ -184,7 +185,7 @@ class Node:
         return "skipped" if self.state is NodeState.SKIPPED_BY_FAILURE else self.state
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunFiles:
     """The files that the container of a job gets from its run."""
 
@@ -216,7 +217,7 @@ def waits_for_group(key: str) -> str:
     return f"it waits for {group_phrase(key)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class GroupMember:
     """A run or node that holds a concurrency group, or waits for it."""
 
@@ -238,7 +239,7 @@ JobTemplate = Mapping[str, Any]
 """The definition of a node's job as JSON, with references to outputs of other nodes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunFilter:
     """A filter of runs; ``None`` matches any."""
 
@@ -252,7 +253,7 @@ class RunFilter:
     status: RunStatus | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RunEvent:
     """A status change of a run, or of a ``node`` of it without a job event."""
 
@@ -269,7 +270,7 @@ class RunEvent:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Comparison:
     """The base of a comparison of files: a commit, or the merge base with a branch."""
 
@@ -283,7 +284,7 @@ class Comparison:
     """The branch of the commit itself, which is not used as a base."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Commit:
     """The input of a run: the workflow files and their commit."""
 

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+
+from reactorcide.lib.records import record
 
 MAX_NAME_CHARS = 100
 NAME = r"[A-Za-z0-9._-]+(?: [A-Za-z0-9._-]+)*"
@@ -25,7 +27,7 @@ class WhenRunning(StrEnum):
     """One run starts after that run, even for several due times."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Schedule:
     """A schedule: when runs of a project start, and of which workflows."""
 
@@ -51,7 +53,7 @@ class Schedule:
     updated_at_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Occurrence:
     """The result of a due time of a schedule."""
 

@@ -3,12 +3,13 @@
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from reactorcide.domain import images
 from reactorcide.domain.errors import InvalidInput
 from reactorcide.domain.variables import MAX_EXEC_BYTES, MAX_VALUE_BYTES, VARIABLE_NAME, exec_bytes
+from reactorcide.lib.records import record
 
 MAX_SERVICES = 10
 MAX_READY_TIMEOUT_S = 3600
@@ -22,7 +23,7 @@ _SHELL_OPERATORS = ("&&", "||", "|", ";", "&", ">", ">>", "<")
 _KEYS = ("image", "environment", "command", "ready", "ready_timeout")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobService:
     """A container beside a job; its name is its host name there."""
 

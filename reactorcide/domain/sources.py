@@ -1,9 +1,9 @@
 """Uploaded sources."""
 
-from dataclasses import dataclass
+from reactorcide.lib.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Source:
     """An uploaded tar.gz."""
 

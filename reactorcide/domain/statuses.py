@@ -1,11 +1,10 @@
 """The commit statuses that a run owes its forge. Times are Unix milliseconds in UTC."""
 
-from dataclasses import dataclass
-
 from reactorcide.domain.forges import StatusState
+from reactorcide.lib.records import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class OwedStatus:
     """A commit status that a run owes its forge."""
 
@@ -19,7 +18,7 @@ class OwedStatus:
     """The turn of the run: an older run does not replace the status of a newer one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class StatusRecord(OwedStatus):
     """A commit status from the database: the one to send, and the one that was sent last."""
 

@@ -1,7 +1,8 @@
 """Webhooks, which get messages about runs and jobs. Times are Unix milliseconds in UTC."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from reactorcide.lib.records import record
 
 
 class WebhookEvent(StrEnum):
@@ -17,7 +18,7 @@ class WebhookEvent(StrEnum):
     """A run has completed after the previous one of the same workflow, branch and event had failed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Webhook:
     """A URL that gets messages about the runs and jobs of projects."""
 
@@ -33,7 +34,7 @@ class Webhook:
     """When it was disabled because its URL answered 410 Gone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WebhookMessage:
     """A message of a webhook, from the database."""
 

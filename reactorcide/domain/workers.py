@@ -1,9 +1,8 @@
 """Workers: what they report, and those on other machines. Times are Unix milliseconds in UTC."""
 
-from dataclasses import dataclass
-
 from reactorcide.domain.errors import Conflict
 from reactorcide.domain.jobs import Job, OpenAttempt
+from reactorcide.lib.records import record
 
 Key = tuple[str, int]
 """An attempt: the id of its job, and its number."""
@@ -19,7 +18,7 @@ LOG_ENDS_HEADER = "X-Log-Ends"
 """Headers of the calls of workers: the installation, an attempt's lease, and the bytes of log and index."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WorkerView:
     """The state that a worker reports."""
 
@@ -42,7 +41,7 @@ class WorkerView:
     """Of one on another machine that is not connected: when its attempts count as lost, at the earliest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RemoteWorker:
     """A worker on another machine, from the database."""
 
@@ -77,7 +76,7 @@ class RemoteWorker:
         return queues is not None and (not queues or queue in queues)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class WorkerSession:
     """What a worker says of itself when it connects."""
 
@@ -90,7 +89,7 @@ class WorkerSession:
     lost_after_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttemptLease:
     """The lease of an attempt of a worker on another machine."""
 
@@ -99,7 +98,7 @@ class AttemptLease:
     """How long the worker goes on without the service; both sides measure it themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LeasedAttempt:
     """An attempt of a worker on another machine."""
 

@@ -1,7 +1,7 @@
 """Use cases of jobs, one file for each; the API and the worker call them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from reactorcide.corndogs.task import Corndogs
@@ -9,6 +9,7 @@ from reactorcide.domain.definition import JobDefinition
 from reactorcide.jobs.hints import WorkerHints
 from reactorcide.jobs.sealing import Sealing
 from reactorcide.lib.notifier import Notifier
+from reactorcide.lib.records import record
 from reactorcide.logs import LogStore
 from reactorcide.metrics import Metrics
 from reactorcide.objects import ObjectStore
@@ -35,7 +36,7 @@ class JobRules(Protocol):
         """Raise ``InvalidInput`` for ``git_ref`` unless it can name a branch, tag, full ref or commit."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoredJobs:
     """The collaborators of use cases that read or remove jobs."""
 
@@ -46,7 +47,7 @@ class StoredJobs:
     source_checks: SlotsByUser = field(default_factory=lambda: SlotsByUser(_MAX_SOURCE_CHECKS), kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class JobContext(StoredJobs):
     """The collaborators of use cases that submit jobs, run them, or end them."""
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 
 from reactorcide import crashpoints
@@ -12,6 +12,7 @@ from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.workers import AttemptLease
 from reactorcide.jobs import JobContext, lifecycle, tasks
 from reactorcide.jobs.tasks import TASK_CLAIMED, TASK_WAITING
+from reactorcide.lib.records import record
 
 log = logging.getLogger("reactorcide.jobs")
 
@@ -234,7 +235,7 @@ def _complete(context: JobContext, task: Task, job_id: str) -> None:
     context.store.tasks.closed(job_id, task.uuid)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Held:
     """A claimed task of another program."""
 

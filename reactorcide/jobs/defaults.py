@@ -1,12 +1,11 @@
 """The operator's defaults and maxima for jobs."""
 
-from dataclasses import dataclass
-
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import format_size
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class JobDefaults:
     """Defaults and maxima of a job's image and limits; ``None`` is no limit."""
 

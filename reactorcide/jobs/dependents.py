@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from reactorcide.domain.errors import IllegalTransition, InvalidInput
@@ -18,6 +18,7 @@ from reactorcide.domain.runs import (
     waits_for_group,
 )
 from reactorcide.jobs.node_jobs import make_job
+from reactorcide.lib.records import record
 from reactorcide.outbox import statuses
 from reactorcide.store import Records
 from reactorcide.workflows import resolve as rules
@@ -28,7 +29,7 @@ from reactorcide.workflows.model import Job as WorkflowJob
 from reactorcide.workflows.references import Template
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Followed:
     """The effects of a change of a run, also in other runs of its concurrency groups."""
 

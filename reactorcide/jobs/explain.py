@@ -1,18 +1,18 @@
 """Explain why a job waits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from reactorcide.domain.jobs import Job, JobStatus
 from reactorcide.domain.workers import WorkerView
 from reactorcide.jobs import StoredJobs
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.records import record
 
 _LONG_S = 5.0
 """A worker with a free slot claims a job long before this."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Explanation:
     """The reason for a job's state, its place in the queue (from 1), and the time of the next try."""
 

@@ -1,17 +1,17 @@
 """Reading the log of a job: a part of it, or following it while it grows."""
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 
 from reactorcide.domain.errors import InvalidInput, NotFound, ObjectNotFound
 from reactorcide.domain.jobs import Job, service_log_key
 from reactorcide.jobs import StoredJobs
+from reactorcide.lib.records import record
 from reactorcide.logs.reader import STREAMS, LogView, Piece, follow_log, with_times
 from reactorcide.logs.search import SearchResult
 from reactorcide.logs.search import search as find
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class LogPart:
     """A part of a log; ``None`` means the last attempt, the beginning, the end, and both streams."""
 
@@ -29,7 +29,7 @@ class LogPart:
         return None if self.stream is None else STREAMS[self.stream]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LogPosition:
     """A position in a job's logs, at which a follower continues. Written ``attempt:offset``."""
 
@@ -40,7 +40,7 @@ class LogPosition:
         return f"{self.attempt}:{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LogBytes:
     """The bytes to send; ``start`` and ``end`` are offsets in the log, if it is a contiguous part."""
 

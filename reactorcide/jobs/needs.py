@@ -1,13 +1,14 @@
 """The outputs and artifacts that a job of a run gets from the jobs that it needs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reactorcide.domain.artifacts import Artifact
 from reactorcide.domain.errors import JobFailed, ObjectNotFound
 from reactorcide.domain.jobs import Job
 from reactorcide.domain.runs import Node, RunFiles
 from reactorcide.jobs import StoredJobs, read
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import format_size
 from reactorcide.lib.tar import MAX_NAME_BYTES, Entry
 from reactorcide.workflows.graph import with_needs
@@ -50,7 +51,7 @@ def run_files(context: StoredJobs, job: Job) -> RunFiles | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Producer:
     """A node whose artifacts a job gets, and their directory."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from time import monotonic
 
 from reactorcide.domain.accounts import User
@@ -12,13 +12,14 @@ from reactorcide.domain.jobs import AttemptRecord, Job, JobFilter, artifacts_pre
 from reactorcide.jobs import StoredJobs, access
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S
+from reactorcide.lib.records import record
 from reactorcide.lib.tar import Entry
 
 _MAX_QUEUES = 1000
 """Maximum number of queues in a list, because users can name a new queue for each job."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ArtifactListing:
     """The artifacts of a job, by path; ``truncated``: not all of them were stored."""
 

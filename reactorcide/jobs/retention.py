@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 from reactorcide.domain.audit import Action, Actor, AuditEntry
@@ -11,6 +11,7 @@ from reactorcide.domain.jobs import EndedJob, job_prefix
 from reactorcide.jobs import StoredJobs
 from reactorcide.jobs.delete import announce_deleted, purge
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import format_size
 
 log = logging.getLogger("reactorcide.jobs")
@@ -19,7 +20,7 @@ DAY_MS = 86_400_000
 _MEASURED_AT_ONCE = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Policy:
     """The retention rules for ended jobs; 0 turns a rule off."""
 
@@ -31,7 +32,7 @@ class Policy:
     """Keep the last jobs whose logs and artifacts fit into this size; always the very last one."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Removal:
     """A job to remove, and the reason."""
 

@@ -1,7 +1,6 @@
 """Replacing the references in the definition of a node's job."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from reactorcide.domain import services
@@ -10,10 +9,11 @@ from reactorcide.domain.images import is_image_reference
 from reactorcide.domain.runs import JobTemplate
 from reactorcide.domain.services import JobService
 from reactorcide.domain.variables import MAX_VALUE_BYTES
+from reactorcide.lib.records import record
 from reactorcide.workflows.references import Reference, Template, TemplateJson
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Filled:
     """The values of a template, without references."""
 

@@ -8,8 +8,9 @@ import secrets
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from reactorcide.lib.records import record
 
 CHUNK_BYTES = 1 << 18
 MAX_PATH_BYTES = 1024
@@ -44,7 +45,7 @@ class DamagedTar(Exception):
     """The input is not a tar, or an incomplete one. Callers of this module translate it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Entry:
     """One member of an archive."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from reactorcide.lib.records import record
 from reactorcide.logs.lines import Run
 
 SERVICE, STDOUT, STDERR, GAP = range(4)
@@ -50,7 +51,7 @@ class IndexedRun(NamedTuple):
     """Where its record ends in its block."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Block:
     """A block of an index: the totals before it, and its runs."""
 

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from time import monotonic
+
+from reactorcide.lib.records import record
 
 MAX_TEXT_CHARS = 400
 """The most of a line that is shown with a match."""
@@ -14,7 +15,7 @@ _ERROR_WORDS = (b"error", b"failed", b"failure", b"fatal", b"panic", b"exception
 _ERROR = re.compile(rb"(?<![a-z0-9_])(?:" + b"|".join(_ERROR_WORDS) + rb")(?![a-z0-9_])")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Match:
     """A line that matches; its number counts from 1."""
 
@@ -22,7 +23,7 @@ class Match:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SearchResult:
     """Matches in order; ``next_line`` is where to go on if the search ended before the log did."""
 

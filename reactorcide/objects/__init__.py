@@ -1,11 +1,11 @@
 """Storage of finished logs, artifacts and sources: objects under keys, behind one protocol."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.records import record
 
 MAX_KEY_BYTES = 2048
 MAX_PARTS = 128
@@ -18,7 +18,7 @@ RESERVED = ".tmp"
 """The one first part that no key may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StoredObject:
     """One object in a listing."""
 

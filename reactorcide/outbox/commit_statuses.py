@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from http import HTTPStatus
 from time import monotonic, time
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from reactorcide.domain.statuses import StatusRecord
 from reactorcide.forges import FORGES
 from reactorcide.forges.repositories import repository_at
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.records import record
 from reactorcide.network import Http
 from reactorcide.outbox import answers
 from reactorcide.outbox.sender import ANY_TIME_MS, Arrived, Failure
@@ -27,7 +28,7 @@ _OF_TOKEN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Destination:
     """A repository at a forge, and the token for it."""
 
@@ -119,7 +120,7 @@ class CommitStatuses:
         return None if token is None or project.forge not in FORGES else Destination.of(project, token)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OwedStatus:
     """See ``Owed``."""
 

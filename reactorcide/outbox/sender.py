@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -15,6 +15,7 @@ from reactorcide.domain.peers import Alone, Turns, turn
 from reactorcide.duties import Duties, Duty
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.notifier import LOOK_EVERY_S, OUTBOX, Notifier
+from reactorcide.lib.records import record
 from reactorcide.metrics import Metrics
 from reactorcide.store import Store
 from reactorcide.store.outbox import Lane
@@ -41,7 +42,7 @@ ANY_TIME_MS = 1 << 60
 """After all that is owed, also after what a wrong clock has dated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Failure:
     """Why something did not arrive."""
 
@@ -57,7 +58,7 @@ class Failure:
     """Nothing is to be sent in its lane any more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Arrived:
     """Something has arrived."""
 

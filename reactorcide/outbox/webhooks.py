@@ -4,7 +4,6 @@ import base64
 import hmac
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
 from time import time
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from reactorcide.domain.runs import Run, RunEvent, RunStatus
 from reactorcide.domain.webhooks import Webhook, WebhookEvent, WebhookMessage
 from reactorcide.lib.clock import now_ms, rfc3339
 from reactorcide.lib.ids import new_id
+from reactorcide.lib.records import record
 from reactorcide.network import Http
 from reactorcide.outbox import answers
 from reactorcide.outbox.sender import Arrived, Failure
@@ -192,7 +192,7 @@ class WebhookMessages:
         self._store.webhooks.give_up(owner_id, problem, owed_up_to_ms=owed_up_to_ms)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OwedMessage:
     """See ``Owed``."""
 

@@ -1,16 +1,16 @@
 """Reading projects: one with its members, and lists."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.projects import Credential, CredentialKind, Member, Project, ProjectRole
 from reactorcide.domain.statuses import StatusRecord
 from reactorcide.jobs import StoredJobs, access
+from reactorcide.lib.records import record
 from reactorcide.store.outbox import STATUSES
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProjectView:
     """A project as it is visible to one user."""
 

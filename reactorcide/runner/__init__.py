@@ -1,9 +1,11 @@
 """Running containers, behind one protocol."""
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from time import monotonic
 from typing import Literal, Protocol
+
+from reactorcide.lib.records import record
 
 Signal = Literal["TERM", "KILL"]
 
@@ -11,7 +13,7 @@ OutputChunk = tuple[int, bytes]
 """A chunk of a container's output: 1 for stdout or 2 for stderr, and the bytes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ContainerSpec:
     """The container to create for an attempt of a job."""
 
@@ -33,7 +35,7 @@ class ContainerSpec:
     """Whether it may start before its files are copied into it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class ServiceSpec:
     """The container to create for a service of a job."""
 
@@ -48,7 +50,7 @@ class ServiceSpec:
     env: Mapping[str, str] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImageFacts:
     """Facts about a service from its image."""
 
@@ -58,7 +60,7 @@ class ImageFacts:
     """Exposed ports, such as ``5432/tcp``."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Started:
     """One life of a container: from its start to its end. ``docker restart`` begins another one."""
 
@@ -68,7 +70,7 @@ class Started:
     """``SHLVL`` in the container's configuration."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Exit:
     """How a container ended."""
 
@@ -78,7 +80,7 @@ class Exit:
     """When the engine reported the end, by ``time.monotonic``; the reason may have been known later."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContainerInfo:
     """A container of the engine with the labels of an attempt."""
 
@@ -92,7 +94,7 @@ class ContainerInfo:
     image."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WarmView:
     """Figures of the containers that were created ahead of jobs."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from reactorcide.lib.records import record
 
 if TYPE_CHECKING:
     # Imported for types only: the program that evaluates workflows is in this package, and starts for each
@@ -38,7 +39,7 @@ class Commits(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunContext:
     """The collaborators of use cases that start runs and change them."""
 

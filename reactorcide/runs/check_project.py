@@ -1,6 +1,5 @@
 """Check a project: whether its repository can be fetched, and its token can set commit statuses."""
 
-from dataclasses import dataclass
 from time import monotonic
 
 from reactorcide.domain.accounts import SERVICE_USER, User
@@ -10,13 +9,14 @@ from reactorcide.domain.projects import CredentialKind, Project, ProjectRole
 from reactorcide.forges import FORGES
 from reactorcide.forges.repositories import repository_at
 from reactorcide.jobs import access, git_access
+from reactorcide.lib.records import record
 from reactorcide.network import Http
 from reactorcide.runs import RunContext
 
 _FETCH_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProjectCheck:
     """The problems of a project, a sentence each; ``None`` means no problem."""
 

@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import reactorcide
 from reactorcide.domain.errors import InfrastructureError, InvalidInput
 from reactorcide.domain.runs import Commit
 from reactorcide.lib import programs
+from reactorcide.lib.records import record
 from reactorcide.threads import SlotsByUser
 
 _PROGRAM = "reactorcide.runs.evaluation"
@@ -38,7 +39,7 @@ _FILES = _files()
 """The files at the start of the service, whose protocol it speaks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Evaluation:
     """The evaluation of a workflow for an event."""
 

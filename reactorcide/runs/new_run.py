@@ -1,7 +1,7 @@
 """Building a run from a request and the evaluation of its workflow, before it is committed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from reactorcide.domain.accounts import SERVICE_USER, User
 from reactorcide.domain.caches import CacheScope, scope_of
@@ -11,6 +11,7 @@ from reactorcide.domain.runs import MAX_REASON_CHARS, Commit, JobTemplate, Node,
 from reactorcide.domain.secrets import without_credentials
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
+from reactorcide.lib.records import record
 from reactorcide.runs import RunContext
 from reactorcide.runs.evaluate import Evaluation
 from reactorcide.runs.nodes import group_of, nodes_of
@@ -20,7 +21,7 @@ NO_FILES_ID = "config"
 """The workflow name of a failed run whose workflow files are unavailable; it has no ``file``."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NewRun:
     """A run before its commit."""
 

@@ -1,12 +1,13 @@
 """Reading runs: one with its nodes and the reasons of waiting ones; lists; waiting for a change."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.runs import Node, NodeState, Run, RunFilter, RunStatus, waits_for_group
 from reactorcide.lib.notifier import LOOK_EVERY_S
+from reactorcide.lib.records import record
 from reactorcide.runs import RunContext, access
 from reactorcide.store.groups import Groups
 from reactorcide.workflows.resolve import listed
@@ -14,7 +15,7 @@ from reactorcide.workflows.resolve import listed
 _NOT_STARTED = "its run has not started"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunView:
     """A run with its nodes, each after its needs, and the reasons of waiting nodes."""
 

@@ -1,16 +1,17 @@
 """The request of a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.runs import Comparison, RunSource
+from reactorcide.lib.records import record
 
 DEFAULT_REPOSITORY = "jobs"
 """The default name of an uploaded source."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Start:
     """A request to start a run."""
 

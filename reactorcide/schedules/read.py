@@ -1,7 +1,6 @@
 """Reading schedules: those of a project, and one with the results of its last due times."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from reactorcide.domain.accounts import User
 from reactorcide.domain.errors import InvalidInput
@@ -9,12 +8,13 @@ from reactorcide.domain.projects import ProjectRole
 from reactorcide.domain.schedules import Occurrence, Schedule, WhenRunning
 from reactorcide.jobs import StoredJobs, access
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.records import record
 from reactorcide.schedules.cron import Times
 
 _NEXT_TIMES = 5
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ScheduleView:
     """A schedule as it is shown to users."""
 

@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from reactorcide.lib.records import record
 
 _READ_BYTES = 64 * 1024
 _POLL_S = 0.1
@@ -46,7 +47,7 @@ class DeadlinePassed(Exception):
     """The program was still running at its deadline, and was killed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ProcessLimits:
     """The limits of a program, and of each one that it starts; 0 is no limit."""
 
@@ -73,6 +74,9 @@ class ProcessLimits:
         return ["/bin/sh", "-c", " && ".join([*limits, 'exec "$@"']), "sh", *command]
 
 
+_NO_LIMITS = ProcessLimits()
+
+
 def run(
     command: Sequence[str],
     *,
@@ -83,7 +87,7 @@ def run(
     interrupt: Interrupt,
     deadline: float,
     records: bool = False,
-    limits: ProcessLimits = ProcessLimits(),
+    limits: ProcessLimits = _NO_LIMITS,
     watch: Callable[[], None] = lambda: None,
 ) -> int:
     """Run ``command`` to its end and return its exit code (negative: the signal that ended it).
@@ -179,8 +183,8 @@ class Records:
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream."""
         *records, self._rest = (self._rest + data).split(b"\0")
-        for record in records:
-            self._pass_on(record)
+        for item in records:
+            self._pass_on(item)
         if len(self._rest) > MAX_RECORD_BYTES:
             raise RecordTooLong
 

@@ -3,10 +3,10 @@
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InfrastructureError, InvalidInput
+from reactorcide.lib.records import record
 from reactorcide.sources.repositories import places
 from reactorcide.sources.urls import GitUrl
 
@@ -16,7 +16,7 @@ _HOST_FAILURES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EST
 Identity = tuple[int, int]  # (st_dev, st_ino): identifies a directory under any path
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SourceDirectory:
     """A directory to read: a ``root`` of the operator's, and the ``parts`` of a path below it.
 

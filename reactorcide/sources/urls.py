@@ -5,10 +5,11 @@ only move data: a transport helper (``ext::``) would run a command from the URL.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import unquote
 
 from reactorcide.domain.errors import InvalidInput
+from reactorcide.lib.records import record
 
 MAX_URL_CHARS = 4096
 MAX_REF_CHARS = 255
@@ -29,7 +30,7 @@ _BAD_IN_REF = re.compile(r"[~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-/.]|[/.]
 _SHA = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GitUrl:
     """A parsed git URL; ``str()`` is the URL without its credentials, which is safe to show.
 

@@ -7,10 +7,10 @@ order of the list, so hardly more rows are read than shown, for any number of jo
 # ruff: noqa: S608  # What is put into the SQL is text of this file and names of indexes; all values are bound.
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from reactorcide.domain.jobs import Job, JobFilter
+from reactorcide.lib.records import record
 from reactorcide.store.connection import Connection, indexed_by
 from reactorcide.store.projects import OF_MEMBER
 from reactorcide.store.rows import COLUMN_LIST, as_cut_dict, as_dict, cut_list
@@ -22,13 +22,13 @@ _MAX_SORTED = 5_000
 """Maximum number of jobs that are read and sorted for a page, if there are more names."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Condition:
     sql: str
     values: tuple[object, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Index:
     """An index from which a page can be read."""
 

@@ -1,12 +1,13 @@
 """The outbox: commit statuses that are owed, and the lanes in which things are sent, each for itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from reactorcide.domain.forges import StatusState
 from reactorcide.domain.statuses import OwedStatus, StatusRecord
 from reactorcide.lib.ids import new_id
+from reactorcide.lib.records import record
 from reactorcide.store.connection import Connection
 from reactorcide.store.owed import IS_DUE, OwedTable, due
 from reactorcide.store.pages import marks, newest_first
@@ -73,7 +74,7 @@ _REMOVE_EMPTY_LANES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lane:
     """What is sent one after the other: the statuses of a project, for example."""
 

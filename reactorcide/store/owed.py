@@ -1,14 +1,15 @@
 """Tables of what is owed to other hosts: what is due, and what became of it."""
 
-from dataclasses import dataclass
 from typing import Any
+
+from reactorcide.lib.records import record
 
 MAX_WAIT_MS = 24 * 3_600_000
 """Nothing waits longer than this for its next attempt. What seems to was written by a wrong clock."""
 IS_DUE = "(next_at_ms <= ? OR next_at_ms > ?)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OwedTable:
     """A table of things that are sent one after the other for each owner.
 

@@ -1,8 +1,8 @@
 """Encrypting every encrypted value of the database again with another key."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from reactorcide.lib.records import record
 from reactorcide.store import named_secrets, outbox, projects, runs, webhooks
 from reactorcide.store.connection import OpenTransaction
 from reactorcide.store.sealed import OUTPUTS_OF
@@ -11,7 +11,7 @@ from reactorcide.store.vault import Vault
 _AT_ONCE = 200
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sealed:
     """A column of encrypted values."""
 

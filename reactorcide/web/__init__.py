@@ -1,13 +1,14 @@
 """The REST API and the web page, on Flask."""
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
-from werkzeug.routing import PathConverter
+from werkzeug.routing import PathConverter, Rule
 
 from reactorcide import __version__
 from reactorcide.web import auth, cors, errors, expect, hosts, requests, shortids, ui
@@ -65,7 +66,17 @@ class _AnyPath(PathConverter):
     part_isolating = False
 
 
+class _Rule(Rule):
+    """A rule whose function that makes addresses is compiled with the first one: most are never asked for."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        compiled = cache(partial(super()._compile_builder, append_unknown))
+        return lambda rule, /, **values: compiled()(rule, **values)
+
+
 class _App(OpenAPI):
+    url_rule_class = _Rule
+
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``func``: none is a coroutine, and Flask would check eight of them at each request."""
         return func

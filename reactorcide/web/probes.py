@@ -3,10 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import monotonic
 
 from reactorcide.domain.errors import InfrastructureError, ReactorcideError
+from reactorcide.lib.records import record
 from reactorcide.threads import start_thread
 
 log = logging.getLogger("reactorcide.web")
@@ -19,7 +19,7 @@ _SILENT_S = 5.0
 """A part whose probe takes longer counts as broken."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Finding:
     """The last result of a probe: ``ok``, or a sentence, and its age."""
 

@@ -1,7 +1,6 @@
 """The collaborators of the web layer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from flask import Flask, current_app
@@ -12,6 +11,7 @@ from reactorcide.jobs import JobContext
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.remote.attempts import LeasedAttempts
 from reactorcide.jobs.remote.dispatch import Dispatcher
+from reactorcide.lib.records import record
 from reactorcide.metrics import Metrics
 from reactorcide.network import Http
 from reactorcide.runs import RunContext
@@ -22,7 +22,7 @@ from reactorcide.web.streams import StreamSlots
 RETENTION = ("keep_jobs", "keep_days", "keep_bytes", "keep_image_days", "keep_source_days", "max_cache_bytes")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class RemoteWorkers:
     """What workers on other machines need of the service."""
 
@@ -33,7 +33,7 @@ class RemoteWorkers:
     """The limits that the service sets to them, by their names in the answer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Services:
     """The collaborators of the routes."""
 

@@ -3,7 +3,7 @@
 import base64
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from reactorcide.domain.accounts import User
@@ -15,6 +15,7 @@ from reactorcide.jobs import JobContext, access
 from reactorcide.lib.clock import now_ms
 from reactorcide.lib.ids import new_id
 from reactorcide.lib.notifier import OUTBOX
+from reactorcide.lib.records import record
 from reactorcide.outbox.webhooks import SECRET_PREFIX
 from reactorcide.store.outbox import WEBHOOKS
 
@@ -24,7 +25,7 @@ _MAX_WEBHOOKS = 100
 _SECRET_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WebhookView:
     """A webhook, and why its last message was not delivered, if so."""
 

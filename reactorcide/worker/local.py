@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reactorcide import crashpoints
 from reactorcide.corndogs.task import Task
@@ -35,6 +35,7 @@ from reactorcide.jobs.claims import Claims
 from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.upkeep import QueueUpkeep, for_each
 from reactorcide.lib.clock import boottime
+from reactorcide.lib.records import record
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
 from reactorcide.runs.upkeep import RunUpkeep
@@ -48,7 +49,7 @@ _LOOK_FOR_LOST_EVERY_S = 5.0
 _RETRY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Shared:
     """What the worker of one of several services on a database knows of them."""
 

@@ -1,7 +1,6 @@
 """The interface between a worker and its service."""
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from reactorcide.domain.artifacts import Artifact
@@ -10,11 +9,12 @@ from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import Job, OpenAttempt, Outcome
 from reactorcide.domain.reports import JobReport
 from reactorcide.domain.runs import RunFiles
+from reactorcide.lib.records import record
 from reactorcide.lib.tar import Entry
 from reactorcide.logs.writer import LogWriter
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Held:
     """An attempt that runs at a worker, and the duration of its lease."""
 
@@ -22,7 +22,7 @@ class Held:
     lease_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Unfinished:
     """The attempts that have not ended."""
 

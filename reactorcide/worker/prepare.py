@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.jobs import ARTIFACTS_DIR, CI_DIR, NEEDS_DIR, OUTPUT_FILE, VARIABLES_FILE, Job
 from reactorcide.domain.runs import Commit, Comparison, RunFiles
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.records import record
 from reactorcide.lib.tar import END, Entry, write_entry
 from reactorcide.network.addresses import AddressRules
 from reactorcide.sources.archive import archive, empty_directories
@@ -32,7 +33,7 @@ _PATHS = b"paths"
 """The key of a workflow that needs the changed files."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Source:
     """The files and variables for a container."""
 

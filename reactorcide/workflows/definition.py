@@ -7,9 +7,10 @@ read in the same way: without an event, values that depend on one stay open.
 import re
 from collections.abc import Collection
 from collections.abc import Mapping as AbstractMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from reactorcide.domain.events import EventName
+from reactorcide.lib.records import record
 from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Event, Paths, Trigger
 from reactorcide.workflows.expand import expand
 from reactorcide.workflows.files import (
@@ -32,7 +33,7 @@ from reactorcide.workflows.references import Scope
 MAX_FILES = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Definition:
     """One workflow from its file."""
 

@@ -1,10 +1,10 @@
 """Triggers: events, and whether they start a workflow or a job."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from reactorcide.domain.events import EventName
 from reactorcide.lib.globs import Globs
+from reactorcide.lib.records import record
 
 SHORT_NAMES: dict[str, tuple[EventName, ...]] = {
     "pull_request": (EventName.PULL_REQUEST_OPENED, EventName.PULL_REQUEST_UPDATED),
@@ -13,7 +13,7 @@ SHORT_NAMES: dict[str, tuple[EventName, ...]] = {
 """Names in ``on`` that stand for others."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Event:
     """An event; ``${event.…}`` can use its fields, which are empty if the event does not have them."""
 
@@ -33,7 +33,7 @@ class Event:
     project: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Trigger:
     """The events that start a workflow or a job; ``None`` means any."""
 
@@ -55,7 +55,7 @@ class Trigger:
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Paths:
     """The changed files that count; ``None`` includes all."""
 

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from reactorcide.lib.records import record
 from reactorcide.workflows.model import Concurrency, Job
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Node:
     """A node of a run's graph: a job, or one combination of a matrix."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from reactorcide.lib.records import record
 from reactorcide.workflows import references
 from reactorcide.workflows.nodes import Mapping, Node, Scalar, Sequence
 from reactorcide.workflows.problems import Place, Problems, quoted
@@ -25,7 +26,7 @@ _FIXED: tuple[Source, ...] = ("vars", "matrix")
 _WORDS = {Scalar: "a single value", Sequence: "a list", Mapping: "a mapping"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reader:
     """The context of parsing a value."""
 
@@ -68,7 +69,7 @@ class Kind(ABC, Generic[T]):
         """Return the JSON Schema of the values that ``read`` accepts."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ListOf(Kind[tuple[T, ...]]):
     """A list; one value alone is a list of one."""
 
@@ -97,7 +98,7 @@ class ListOf(Kind[tuple[T, ...]]):
         return {"anyOf": [self.item.schema(), listed]} if self.may_be_alone else listed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapOf(Kind[dict[str, T]]):
     """A mapping with names of the file's own."""
 
@@ -133,7 +134,7 @@ class MapOf(Kind[dict[str, T]]):
         }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Key:
     """One key of an object."""
 
@@ -151,7 +152,7 @@ class Key:
         return self.field or self.names[0]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Written:
     """A value, and the key as it was written."""
 

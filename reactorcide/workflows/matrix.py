@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 from collections.abc import Mapping as AbstractMapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import product
 from math import prod
 
+from reactorcide.lib.records import record
 from reactorcide.workflows.kinds import Kind, ListOf, Reader, Schema
 from reactorcide.workflows.nodes import Mapping, Node, Sequence
 from reactorcide.workflows.problems import Place, quoted
@@ -20,7 +21,7 @@ _MAX_PARALLEL = whole(1, MAX_COMBINATIONS)
 _OTHER_KEYS = ("include", "exclude", "max_parallel")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Matrix:
     """Combinations of values by axis, each with its label, such as ``3.11, linux``."""
 

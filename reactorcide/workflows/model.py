@@ -1,10 +1,11 @@
 """The parsed content of a workflow file."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from reactorcide.domain.services import DEFAULT_READY_TIMEOUT_S
+from reactorcide.lib.records import record
 from reactorcide.workflows.events import ANY_EVENT, ANY_PATHS, Paths, Trigger
 from reactorcide.workflows.references import Template
 
@@ -33,7 +34,7 @@ class WhenFull(StrEnum):
     """The newcomer ends."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Concurrency:
     """A group of which one runs at a time."""
 
@@ -41,7 +42,7 @@ class Concurrency:
     when_full: WhenFull = WhenFull.QUEUE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Service:
     """A container beside the job."""
 
@@ -53,7 +54,7 @@ class Service:
     ready_timeout_s: int = DEFAULT_READY_TIMEOUT_S
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Cache:
     """Paths that are restored before a job and saved after it."""
 
@@ -63,14 +64,14 @@ class Cache:
     restore_keys: tuple[Template, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunLocal:
     """Settings for local runs only."""
 
     user: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Job:
     """A job, or one combination of a matrix."""
 

@@ -6,9 +6,10 @@ text and never read again, so that no value can bring a reference of its own.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Literal, TypeAlias, cast, get_args
 
+from reactorcide.lib.records import record
 from reactorcide.workflows.events import Event
 from reactorcide.workflows.nodes import Scalar
 from reactorcide.workflows.problems import Problems, quoted
@@ -32,7 +33,7 @@ _UNCLOSED = f"a ${{ has no closing brace{_ESCAPE}"
 _TWO_BRACES = "a reference has one brace, like ${matrix.python}, not two"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reference:
     """What stands in for a value that comes later."""
 
@@ -49,7 +50,7 @@ class Reference:
         return job, key
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Template:
     """A text, some of which may come later."""
 
@@ -87,7 +88,7 @@ class Template:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Scope:
     """The values that references stand for, as far as they are known."""
 

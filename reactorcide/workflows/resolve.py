@@ -7,14 +7,15 @@ concurrency group is in use.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from reactorcide.domain.runs import NodeState, RunStatus
+from reactorcide.lib.records import record
 from reactorcide.workflows.graph import Graph, Node
 from reactorcide.workflows.model import Condition
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """The final state of a waiting node that does not run, and the reason."""
 
@@ -22,7 +23,7 @@ class Change:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resolution:
     """The decisions."""
 
@@ -104,7 +105,7 @@ def has_failed(graph: Graph, states: Mapping[str, NodeState]) -> bool:
     return any(_has_failed(node, states.get(node.name, NodeState.WAITING)) for node in graph.nodes)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Summary:
     """The results of a job's nodes for its dependents."""
 

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable
 from collections.abc import Mapping as AbstractMapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from reactorcide.domain import images
 from reactorcide.domain.definition import JOB_FIELDS, MIN_MEMORY_BYTES
 from reactorcide.domain.variables import MAX_VALUE_BYTES
 from reactorcide.lib import globs, sizes
+from reactorcide.lib.records import record
 from reactorcide.workflows import references
 from reactorcide.workflows.kinds import Kind, Reader, Schema
 from reactorcide.workflows.nodes import Node, Scalar
@@ -27,7 +28,7 @@ _TRUE = frozenset({"true", "True", "TRUE"})
 _FALSE = frozenset({"false", "False", "FALSE"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text(Kind[str]):
     """A text; of a number or boolean, the text as it is written."""
 
@@ -57,7 +58,7 @@ class Text(Kind[str]):
         return {"type": ["string", "number"], "pattern": f"^(?:{self.pattern})${either}"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Templated(Kind[Template]):
     """A text with references, also to what is known only later."""
 
@@ -80,7 +81,7 @@ class Templated(Kind[Template]):
         return {"type": ["string", "number", "boolean", "null"]}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Image(Templated):
     """An image reference."""
 
@@ -96,7 +97,7 @@ class Image(Templated):
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Parsed(Kind[T]):
     """A text that means something else, such as a number."""
 
@@ -189,7 +190,7 @@ def _parse_memory(text: str) -> int:
 MEMORY = Parsed(_parse_memory, {"type": ["integer", "string"]})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice(Kind[str]):
     """One of some words."""
 
@@ -210,7 +211,7 @@ class Choice(Kind[str]):
         return {"enum": [*self.words, *self.synonyms]}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Glob(Kind[str]):
     """A glob of names that are split at slashes."""
 

@@ -42,7 +42,7 @@ def test_container_removal_delays_no_job_and_the_slot_is_free_at_the_end(
             job = api.wait(api.submit(f"echo {number}; exit {number}"))
             assert (job["exit_code"], api.log(job).splitlines()[0]) == (number, str(number).encode())
         assert len(service.containers(engine)) == 3
-        assert service.anonymous().request("GET", "ready").status_code == 200
+        service.until_ready()
     finally:
         hold.let_go()
     wait_until(lambda: not service.containers(engine), 20, "the containers are removed")

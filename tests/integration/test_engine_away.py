@@ -40,7 +40,7 @@ def test_jobs_wait_for_an_unreachable_engine_and_run_when_it_is_back(
         proxy.on()
         job = api.wait(job)
         assert (job["status"], job["attempt"], api.log(job)) == ("completed", 1, b"ran\n")
-        assert service.anonymous().request("GET", "ready").status_code == 200
+        service.until_ready()
         assert " 500 " not in service.log_text()
     finally:
         # The service's end needs an engine to look at.

@@ -100,7 +100,7 @@ def test_fork_bomb_is_contained(strict: Service, victim: Job) -> None:
     ended = strict.admin.wait(bomb)
     assert ended["status"] == "failed"
     assert b"fork" in strict.admin.log(bomb)
-    wait_until(lambda: strict.admin.get("ready")["checks"]["worker"] == "ok", 5, "the worker goes on")
+    assert strict.until_ready()["checks"]["worker"] == "ok"
 
 
 def test_disk_limit_stops_a_job_that_fills_the_disk(strict: Service) -> None:

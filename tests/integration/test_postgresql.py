@@ -75,7 +75,7 @@ def test_jobs_go_on_while_the_database_is_away(new_service: NewService, engine: 
     job = api.wait(job)
     assert (job["status"], job["attempt"]) == ("completed", 1)
     assert api.log(job) == COUNTED
-    assert service.anonymous().request("GET", "/api/v1/ready").status_code == 200
+    service.until_ready()
 
 
 @pytest.mark.parametrize("stops", [False, True])

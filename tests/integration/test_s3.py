@@ -58,7 +58,7 @@ def test_jobs_wait_for_an_unreachable_bucket_and_lose_nothing(
     assert first["status"] == "completed", first
     assert api.log(first) == b"hello\n"
     assert [item["path"] for item in api.artifacts(first)] == ["a"]
-    assert api.request("GET", "ready").json()["checks"]["object_store"] == "ok"
+    assert service.until_ready()["checks"]["object_store"] == "ok"
 
     job = api.submit(
         "echo begun; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo done; echo late > /job/artifacts/b"

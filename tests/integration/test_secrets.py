@@ -11,7 +11,6 @@ from tests.conftest import NewService
 from tests.sources.support import serving
 from tests.support.client import Client
 from tests.support.service import Service
-from tests.support.waiting import wait_until
 
 TOKEN = "tok-5f3a9c-of-this-test"
 KEY = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQ\n{\nsecond-line/of+the+key\n-----END KEY-----\n"
@@ -36,6 +35,8 @@ NEVER = [
 
 def assert_nowhere(service: Service) -> None:
     """See that no secret is in any file of the service, its databases' logs and its own log included."""
+    # Files of logs go while they are sealed.
+    service.until_sealed()
     paths = [path for path in service.data_dir.rglob("*") if path.is_file()]
     assert {"reactorcide.db", "corndogs.db", "secret-key"} <= {path.name for path in paths}
     for path in (*paths, service.log_path):
@@ -213,4 +214,4 @@ def test_service_does_not_start_without_its_secrets_key(new_service: NewService,
     (tmp_path / "kept").rename(key)
     service.start()
     assert service.admin.get("jobs")["total"] == 1
-    wait_until(lambda: service.admin.get("ready")["checks"]["worker"] == "ok", 20, "it works")
+    assert service.until_ready()["checks"]["worker"] == "ok"

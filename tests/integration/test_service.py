@@ -51,7 +51,7 @@ def test_a_new_service_is_ready_to_run_jobs(new_service: NewService) -> None:
     service = new_service()
     assert service.data_dir.is_dir()
     assert f"The admin's token is in {service.data_dir}/admin-token" in service.log_text()
-    ready = service.anonymous().get("ready")
+    ready = service.until_ready()
     checks = ("database", "corndogs", "docker", "object_store", "worker")
     assert ready["checks"] == dict.fromkeys(checks, "ok")
     assert all(0 <= age_s < 5 for age_s in ready["ages_s"].values())

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -257,6 +258,16 @@ class Service:
         client = Client(address, token, certificate=self.options.get("tls_cert"))
         self._clients.append(client)
         return client
+
+    def until_ready(self) -> dict[str, Any]:
+        """Return what ``/ready`` answers when it is a 200: the first checks take a while."""
+        answer = self.anonymous().request("GET", "ready")
+        deadline = time.monotonic() + 20
+        while answer.status_code != 200:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.02)
+            answer = self.anonymous().request("GET", "ready")
+        return dict(answer.json())
 
     def until_sealed(self) -> None:
         """Return when the logs of all ended jobs are in the object store, and no job runs."""

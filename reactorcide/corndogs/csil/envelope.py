@@ -1,8 +1,7 @@
 """Frames and envelopes of CSIL-RPC: what is around every message."""
 
-from dataclasses import dataclass
-
 from reactorcide.corndogs.csil.cbor import Malformed, decode, embedded, encode, unpacked
+from reactorcide.lib.records import record
 
 SERVICE = "CorndogsService"
 HEADER_BYTES = 4
@@ -26,7 +25,7 @@ _VERSION = 1
 _MAX_ITEMS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """What a client asks. ``id`` says which request an answer is for."""
 
@@ -36,7 +35,7 @@ class Request:
     id: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Response:
     """What a server answers: a message of the type ``variant``, or a status other than 0 with ``error``."""
 

@@ -13,6 +13,7 @@ from reactorcide.domain.workers import AttemptLease, Key, LeasedAttempt, RemoteW
 from reactorcide.jobs import JobContext, adopt
 from reactorcide.jobs.claims import Claims
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.records import record
 from reactorcide.threads import start_thread
 
 log = logging.getLogger("reactorcide.jobs")
@@ -21,7 +22,7 @@ _LOOK_EVERY_S = 1.0
 _TOKEN_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Next:
     """What a worker gets: new attempts, and which of those that it holds are cancelled."""
 
@@ -34,7 +35,7 @@ class Next:
         return not self.assigned and not self.cancelled
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Ask:
     """What a worker says when it asks for the next jobs."""
 

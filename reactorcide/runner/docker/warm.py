@@ -8,13 +8,14 @@ shape; a job gets a warm one of exactly its shape, or a new one.
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
 from reactorcide import crashpoints
 from reactorcide.domain.errors import InfrastructureError, JobFailed
+from reactorcide.lib.records import record
 from reactorcide.runner import (
     AttachedOutput,
     ContainerGone,
@@ -65,7 +66,7 @@ class Engine(Protocol):
     def remove(self, container_id: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WarmContainer:
     """A container that waits for its command, or has been taken by an attempt."""
 

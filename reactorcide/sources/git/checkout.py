@@ -5,13 +5,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InfrastructureError, JobFailed
 from reactorcide.domain.git_access import GitAccess
 from reactorcide.domain.runs import Comparison
 from reactorcide.lib.links import leads_to
+from reactorcide.lib.records import record
 from reactorcide.sources.git.changes import changed_paths
 from reactorcide.sources.git.fetch import (
     check_out,
@@ -39,7 +39,7 @@ class _NoBlobs(Exception):
     """A server has left out contents of files, and does not send them alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GitCheckout:
     """The result of ``checkout``.
 
@@ -129,7 +129,7 @@ def checkout(
         return GitCheckout(sha, target.name, git.url.clean)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GitFolders:
     """The result of ``check_out_folders``; ``paths`` are relative to its directory."""
 

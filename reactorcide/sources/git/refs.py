@@ -1,8 +1,9 @@
 """Choosing a commit to check out, from the refs of a server."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reactorcide.domain.errors import InvalidInput, JobFailed, RefNotFound
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import format_size
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.urls import GitUrl, check_git_ref, is_sha
@@ -12,7 +13,7 @@ _MAX_REF_BYTES = 4 << 10
 """Less than the length at which a line is cut: the rest of a longer one would look like a ref."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Target:
     """A commit to check out: its name for people, the refspec to fetch, and the branch or tag it is."""
 

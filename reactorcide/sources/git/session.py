@@ -5,11 +5,11 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import JobFailed
 from reactorcide.domain.git_access import DeployKey
+from reactorcide.lib.records import record
 from reactorcide.network.addresses import Address, resolve
 from reactorcide.sources.process import (
     MAX_RECORD_BYTES,
@@ -81,7 +81,7 @@ Refusal = Callable[[Address], str | None]
 """Returns a phrase that says why an address is refused; ``None`` if git may connect to it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GitLimits:
     """The limits of git on this host; 0 is no limit."""
 

@@ -9,10 +9,10 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from reactorcide.domain.errors import InvalidInput, JobFailed
+from reactorcide.lib.records import record
 from reactorcide.sources.git.fetch import check_out
 from reactorcide.sources.git.program import Git
 from reactorcide.sources.git.refs import Target
@@ -26,7 +26,7 @@ _MAX_BYTES = 1 << 20
 _HTTP = ("http", "https")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _WorkTree:
     """A work tree that has no submodules yet; ``path`` is its place below the first one."""
 

@@ -1,8 +1,9 @@
 """Layout of a run's graph: a column for each depth, and edges from what a node needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from reactorcide.lib.records import record
 
 _NODE_WIDTH = 196
 _MIN_NODE_WIDTH = 90
@@ -19,7 +20,7 @@ _SWEEPS = 4
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Box:
     """A node at its place, in pixels."""
 
@@ -34,7 +35,7 @@ class Box:
         return (self.width - _SIGN_WIDTH) // _CHAR_WIDTH
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Graph:
     """A run's nodes and edges; an edge is the path of an SVG."""
 

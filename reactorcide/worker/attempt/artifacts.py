@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 
@@ -22,6 +22,7 @@ from reactorcide.domain.errors import (
 from reactorcide.domain.jobs import ARTIFACTS_DIR, Job
 from reactorcide.domain.secrets import secrets_of
 from reactorcide.lib.globs import Globs
+from reactorcide.lib.records import record
 from reactorcide.lib.sizes import MIN_FILE_BYTES, format_size
 from reactorcide.lib.tar import DamagedTar, Entry, Tree, path_problem, read_tar
 from reactorcide.logs.writer import LogWriter
@@ -176,7 +177,7 @@ class _Full(Exception):
     """A limit does not allow another file; the message names it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Link:
     """A hard link to store; its content is under another name."""
 

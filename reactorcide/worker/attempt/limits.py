@@ -1,11 +1,10 @@
 """The operator's limits for every job."""
 
-from dataclasses import dataclass
-
+from reactorcide.lib.records import record
 from reactorcide.logs.writer import DEFAULT_MAX_BYTES
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limits:
     """The limits of an attempt, which are the same for every job."""
 

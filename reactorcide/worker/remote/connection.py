@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.client import HTTPConnection
 from typing import Any
 
@@ -13,6 +13,7 @@ from reactorcide.domain import assignments
 from reactorcide.domain.errors import AttemptStale, ReactorcideError, SessionGone, Unauthorized
 from reactorcide.domain.workers import Key, LeasedAttempt
 from reactorcide.lib.clock import boot_id, boottime, now_ms
+from reactorcide.lib.records import record
 from reactorcide.threads import start_thread
 from reactorcide.worker.port import Cancelled
 from reactorcide.worker.remote.identity import WorkerFiles
@@ -30,7 +31,7 @@ _MAX_RETRY_S = 5.0
 _WATCH_EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Session:
     """What the service has answered at the beginning of the session."""
 

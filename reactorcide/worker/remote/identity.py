@@ -6,18 +6,19 @@ import os
 import secrets
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from reactorcide.domain.errors import ConfigurationError, InfrastructureError
+from reactorcide.lib.records import record
 
 log = logging.getLogger("reactorcide.worker")
 
 _PROBE_BYTES = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Identity:
     """The worker's secret, and the registration that it was sent with."""
 

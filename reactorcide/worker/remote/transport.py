@@ -7,7 +7,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from time import monotonic
 from typing import Any
@@ -27,6 +26,7 @@ from reactorcide.domain.errors import (
 )
 from reactorcide.domain.workers import INSTANCE_HEADER, LEASE_HEADER, LOG_ENDS_HEADER
 from reactorcide.lib.networks import is_loopback
+from reactorcide.lib.records import record
 
 _TIMEOUT_S = 30.0
 _MAX_ANSWER_BYTES = 64 << 20
@@ -49,7 +49,7 @@ class ServiceAway(ObjectStoreError):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Address:
     """Where the service is."""
 
