@@ -42,7 +42,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
     # Imported late: most tests do without boto3.
     from tests.support import s3 as support
 
-    with support.running(tmp_path_factory.mktemp("s3") / "log") as server:
+    with support.running(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 

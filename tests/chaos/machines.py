@@ -19,8 +19,8 @@ import requests
 
 from reactorcide.corndogs.client import GrpcCorndogs
 from tests.chaos.killer import COMMAND, LINES, calls, every, open_jobs
-from tests.deploy.conftest import free_port
 from tests.support.client import Client, Job
+from tests.support.ports import free_port
 from tests.support.postgresql import Cluster
 from tests.support.remote import RemoteWorker
 from tests.support.s3 import S3Server, running
@@ -169,7 +169,8 @@ def machines(
     with contextlib.ExitStack() as stack:
         database = Database()
         stack.callback(database.cluster.remove)
-        server = stack.enter_context(running(home / "s3.log"))
+        (home / "s3").mkdir()
+        server = stack.enter_context(running(home / "s3"))
         queue = Queue(home / "queue")
         stack.callback(queue.kill)
         queue.start()

@@ -1,7 +1,6 @@
 """``reactorcide jobs logs``, its parts, and how it survives a restart of the service."""
 
 import re
-import socket
 import subprocess
 from pathlib import Path
 
@@ -10,12 +9,8 @@ import pytest
 
 from tests.cli.conftest import Program
 from tests.conftest import NewService
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("over", ["socket", "port"])

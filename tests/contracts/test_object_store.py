@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,7 @@ def test_stored_object_is_read_back(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("size_bytes", [3, 9 << 20])
 def test_only_the_object_that_was_seen_is_replaced(store: ObjectStore, size_bytes: int) -> None:
-    if is_s3(store) and size_bytes > PART_BYTES:
+    if is_s3(store) and size_bytes > PART_BYTES and shutil.which("versitygw") is None:
         pytest.skip("moto does not know the condition of an upload in parts")
     first, second, third = (bytes([number]) * size_bytes for number in range(3))
     assert store.tag("a/b") is None

@@ -1,7 +1,6 @@
 """What a wheel of this checkout installs."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
@@ -31,9 +30,3 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)  # our own
     return installed
-
-
-def free_port() -> int:
-    """Return a port of this host that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

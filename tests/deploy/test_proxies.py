@@ -21,9 +21,10 @@ import pytest
 import requests
 
 from tests.conftest import ended_cleanly
-from tests.deploy.conftest import DEPLOY, free_port
+from tests.deploy.conftest import DEPLOY
 from tests.support.certificate import Certificate, make_certificate
 from tests.support.image import Images
+from tests.support.ports import free_port
 from tests.support.remote import RemoteWorker
 from tests.support.service import Service
 from tests.support.tars import member, tar_gz

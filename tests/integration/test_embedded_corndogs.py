@@ -10,6 +10,7 @@ import pytest
 
 from reactorcide.corndogs.client import GrpcCorndogs
 from tests.conftest import NewService
+from tests.support.ports import free_port
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 
@@ -32,11 +33,6 @@ def listening_ports(service: Service) -> set[int]:
             if fields[3] == "0A" and fields[9] in inodes:
                 ports.add(int(fields[1].rpartition(":")[2], 16))
     return ports
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def test_embedded_corndogs_does_not_listen_by_default(new_service: NewService) -> None:

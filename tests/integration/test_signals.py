@@ -5,12 +5,12 @@ import os
 import signal
 import socket
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import NewService
+from tests.support.ports import free_port
 from tests.support.service import Service, clean_environment, command_line
 from tests.support.waiting import wait_until
 
@@ -73,11 +73,6 @@ def test_a_hangup_that_was_ignored_at_the_start_stays_ignored(new_service: NewSe
     service.signal(signal.SIGHUP, whole_group=True)
     assert service.admin.run("sleep 1")["status"] == "completed"
     assert service.pids() == processes
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("streams", ["</dev/null >/dev/full 2>&1", "<&- >&- 2>&-"])

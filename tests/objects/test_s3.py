@@ -1,5 +1,6 @@
 """What only the object store on S3 has to hold: large objects, crashes, and answers that are errors."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,7 +118,10 @@ def test_upload_of_a_killed_writer_is_aborted_later(store: S3ObjectStore, s3: S3
 def test_several_pages_of_objects_are_listed_and_deleted(
     store: S3ObjectStore, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [*(f"many/{number}" for number in range(7)), "many/not\x01in\x7fXML", "many/<&>\t"]
+    names = [*(f"many/{number}" for number in range(9)), "many/<&>\t"]
+    if shutil.which("versitygw") is None:
+        # It lists keys as they are, though it is asked to encode them.
+        names[7] = "many/not\x01in\x7fXML"
     for name in names:
         store.put(name, [b"x"])
     store.put("manyfold/1", [b"x"])

@@ -15,12 +15,12 @@ import docker
 import pytest
 
 from tests.conftest import NewService
-from tests.integration.test_embedded_corndogs import free_port
 from tests.sources.support import Repository, git_http
 from tests.support.client import Client
 from tests.support.hostile import ask_for_health, attacked, descriptors, memory_bytes
 from tests.support.hostile_users import Target, hostile_users, users_of
 from tests.support.image import Images
+from tests.support.ports import free_port
 from tests.support.service import Service
 from tests.support.tars import member, tar, tar_gz
 

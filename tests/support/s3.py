@@ -1,8 +1,9 @@
-"""An S3 server in a separate process: moto's, over HTTP."""
+"""An S3 server in a separate process, over HTTP: versitygw where that is installed, else moto's."""
 
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,9 +13,11 @@ from typing import Any
 
 import boto3.session
 
+from tests.support.ports import free_port, is_listening
 from tests.support.waiting import wait_until
 
-_LISTENS = re.compile(r"Running on (http://127\.0\.0\.1:\d+)")
+_LISTENS = re.compile(r"(http://127\.0\.0\.1:\d+)")
+_ID = _SECRET = "testing"
 
 
 class S3Server:
@@ -43,38 +46,54 @@ class S3Server:
         """Return the variables by which AWS's clients find it, or a proxy in front of it."""
         return {
             "AWS_ENDPOINT_URL": url or self.url,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_ACCESS_KEY_ID": _ID,
+            "AWS_SECRET_ACCESS_KEY": _SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
 
 _CREDENTIALS = {
-    "aws_access_key_id": "testing",
-    "aws_secret_access_key": "testing",
+    "aws_access_key_id": _ID,
+    "aws_secret_access_key": _SECRET,
     "region_name": "us-east-1",
 }
 
 
 @contextmanager
-def running(log_path: Path) -> Iterator[S3Server]:
-    """Run a server, whose objects end with it."""
+def running(home: Path) -> Iterator[S3Server]:
+    """Run a server, whose objects, below an empty directory, end with it."""
+    command, environment = _versitygw(home) if shutil.which("versitygw") else _moto()
+    log_path = home / "log"
     with (
         log_path.open("wb") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-            env={"PATH": os.environ["PATH"], "S3_UPLOAD_PART_MIN_SIZE": str(5 << 20)},
-            stdout=log,
-            stderr=log,
+            command, env={"PATH": os.environ["PATH"]} | environment, stdout=log, stderr=log
         ) as process,
     ):
         try:
             wait_until(lambda: _LISTENS.search(log_path.read_text()) is not None, 30, "the server listens")
             match = _LISTENS.search(log_path.read_text())
             assert match is not None
+            port = int(match[1].rpartition(":")[2])
+            wait_until(lambda: is_listening(port), 30, "the server accepts")
             yield S3Server(match[1], process.pid)
         finally:
             process.kill()
+
+
+def _versitygw(home: Path) -> tuple[list[str], dict[str, str]]:
+    objects, about = home / "objects", home / "about"
+    for directory in (objects, about):
+        directory.mkdir()
+    command = ["versitygw", "--port", f"127.0.0.1:{free_port()}"]
+    # Not every file system of a machine for tests has extended attributes.
+    command += ["posix", "--sidecar", str(about), str(objects)]
+    return command, {"ROOT_ACCESS_KEY": _ID, "ROOT_SECRET_KEY": _SECRET}
+
+
+def _moto() -> tuple[list[str], dict[str, str]]:
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    return command, {"S3_UPLOAD_PART_MIN_SIZE": str(5 << 20)}
 
 
 def bucket_keys(environment: Mapping[str, str], url: str, prefix: str) -> list[str]:

@@ -16,6 +16,7 @@ from tests.soak.deploy.conftest import ROOT, run, wait_until_it_answers
 from tests.soak.deploy.test_image import assert_complete, client, counting
 from tests.support.engine_proxy import ENGINE_SOCKET, TcpProxy
 from tests.support.image import Images
+from tests.support.ports import free_port
 from tests.support.postgresql import cluster
 from tests.support.s3 import S3Server
 
@@ -39,11 +40,6 @@ def compose() -> list[str]:
     if shutil.which("docker-compose") is None:
         pytest.fail("there is no Compose: install docker-compose", pytrace=False)
     return ["docker-compose"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

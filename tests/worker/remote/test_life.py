@@ -13,9 +13,9 @@ import docker
 import pytest
 
 from tests.conftest import NewService
-from tests.deploy.conftest import free_port
 from tests.deploy.test_release_upgrade import launcher_of
 from tests.support.clocks import Clock
+from tests.support.ports import free_port
 from tests.support.remote import RemoteWorker
 from tests.support.service import Service
 from tests.support.waiting import is_readable, wait_until

@@ -1,6 +1,5 @@
 """Workers on other machines, when something is killed or cut off."""
 
-import socket
 from collections.abc import Iterator
 
 import docker
@@ -8,6 +7,7 @@ import pytest
 
 from tests.conftest import NewService
 from tests.support.line import Line
+from tests.support.ports import free_port
 from tests.support.service import Service
 from tests.support.waiting import wait_until
 from tests.worker.remote.conftest import NewWorker
@@ -22,11 +22,6 @@ def cut(hub: Service) -> Iterator[Line]:
     line = Line(hub.port)
     yield line
     line.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("killed", ["worker", "service", "both"])
