@@ -17,6 +17,8 @@ log = logging.getLogger("reactorcide.worker")
 
 _MAX_PIECE_BYTES = 1 << 20
 _LOOK_EVERY_S = 1.0
+_PAUSE_S = 0.05
+"""Between two rounds, so that a busy log goes in few requests; its end does not wait for that."""
 _MAX_CONFLICTS = 10
 """In a row. Each goes on with what the service has."""
 
@@ -38,7 +40,7 @@ class Shipper(LocalNotifier):
         self._put = put
         self._lock = threading.Lock()
         self._is_new = threading.Event()
-        self._is_closed = False
+        self._closed = threading.Event()
         self._sent = (0, 0)
         self._replaces = False
         self.is_full = False
@@ -72,7 +74,7 @@ class Shipper(LocalNotifier):
 
     def close(self) -> None:
         """Send no more."""
-        self._is_closed = True
+        self._closed.set()
         self._is_new.set()
 
     def release(self) -> None:
@@ -88,12 +90,12 @@ class Shipper(LocalNotifier):
 
     def _loop(self) -> None:
         problem = ""
-        while not self._is_closed:
+        while not self._closed.wait(_PAUSE_S):
             self._is_new.wait(_LOOK_EVERY_S)
             self._is_new.clear()
             try:
                 with self._lock:
-                    if not self._is_closed:
+                    if not self._closed.is_set():
                         self._ship()
                 problem = ""
             except AttemptStale:
@@ -116,10 +118,11 @@ class Shipper(LocalNotifier):
 
     def _ship_pieces(self) -> None:
         conflicts = 0
-        while True:
-            log_bytes, index_bytes = self.spool.sizes(*self._key)
-            if self.is_full or ((log_bytes, index_bytes) == self._sent and not self._replaces):
-                return
+        # What comes meanwhile is for the next round.
+        log_bytes, index_bytes = self.spool.sizes(*self._key)
+        while not self.is_full and (
+            self._sent[0] < log_bytes or self._sent[1] < index_bytes or self._replaces
+        ):
             text = self.spool.piece(log_key(*self._key), self._sent[0], _MAX_PIECE_BYTES)
             index = b""
             # A reader sees what the index covers, so that it follows the text.

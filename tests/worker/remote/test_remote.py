@@ -66,6 +66,15 @@ def test_artifacts_reports_and_masked_secrets_arrive(hub: Service, remote: Remot
     assert hub.admin.get(f"jobs/{job['job_id']}/tests")["passed"] == 1
 
 
+def test_a_busy_log_takes_few_requests(hub: Service, remote: RemoteWorker) -> None:
+    began_at = time.monotonic()
+    job = hub.admin.run("i=0; while [ $i -lt 400 ]; do echo $i; usleep 4000; i=$((i+1)); done")
+    took_s = time.monotonic() - began_at
+    assert hub.admin.log(job).decode().split() == [str(number) for number in range(400)]
+    pieces = hub.log_text().count(f"/attempts/{job['job_id']}/1/log 200 ")
+    assert 2 < pieces <= 20 * took_s + 2
+
+
 def test_a_log_is_followed_within_a_second(
     hub: Service, remote: RemoteWorker, engine: docker.APIClient
 ) -> None:
