@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import IO, Any
 import pytest
 
 from tests.support.image import Images
+from tests.support.launch import CHECKOUT, LAUNCHER, run
 from tests.support.waiting import wait_until
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SAMPLE = CHECKOUT / "examples" / "sample-project"
 
-PROGRAM = (sys.executable, str(CHECKOUT / "reactorcide.py"))
 _LISTENS = re.compile(r"Reactorcide listens on (http://\S+)")
 
 
@@ -58,17 +56,11 @@ class Program:
         *arguments: object,
         input: bytes = b"",
         cwd: Path | None = None,
-        python: Sequence[str] = PROGRAM,
+        python: Sequence[str] = LAUNCHER,
     ) -> Result:
         """Run a command to its end."""
-        done = subprocess.run(
-            [*python, *map(str, arguments)],
-            env=self.environment,
-            input=input,
-            capture_output=True,
-            timeout=60,
-            cwd=cwd or CHECKOUT,
-        )
+        command = [*python, *map(str, arguments)]
+        done = run(command, self.environment, cwd or CHECKOUT, input=input, timeout_s=60)
         errors = done.stderr.decode()
         assert "Traceback" not in errors, errors
         return Result(done.returncode, done.stdout, errors)
@@ -95,7 +87,7 @@ class Program:
     ) -> "subprocess.Popen[bytes]":
         """Start a command that goes on."""
         return subprocess.Popen(
-            [*PROGRAM, *map(str, arguments)],
+            [*LAUNCHER, *map(str, arguments)],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
@@ -168,7 +160,11 @@ def service(tmp_path_factory: pytest.TempPathFactory, image: str) -> Iterator[Se
     try:
         yield service
         active = ("--status", "running", "--status", "queued", "--status", "submitted")
-        assert program_of(service).fine("jobs", "list", *active, "--json").json["total"] == 0
+        wait_until(
+            lambda: program_of(service).fine("jobs", "list", *active, "--json").json["total"] == 0,
+            20,
+            "the cancelled jobs have ended",
+        )
     finally:
         service.stop()
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from reactorcide.workflows.definition import check as check_files
-from tests.cli.conftest import PROGRAM, Program, Result
+from tests.cli.conftest import Program, Result
+from tests.support.launch import LAUNCHER
 
 GOOD = """\
 name: CI
@@ -133,7 +134,7 @@ def test_deleted_working_directory_is_an_error_with_advice(program: Program, tmp
     gone = tmp_path / "gone"
     gone.mkdir()
     # As in a shell that stays in a directory while it is deleted.
-    delete = ("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *PROGRAM)
+    delete = ("sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *LAUNCHER)
     assert program("check", cwd=gone, python=delete).errors == (
         "reactorcide: the current directory has been deleted; change to another one, as with: cd ~\n"
     )

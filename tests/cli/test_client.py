@@ -20,7 +20,8 @@ from reactorcide.domain.errors import ConfigurationError
 from reactorcide.lib.ids import new_id
 from reactorcide.logs.reader import Piece
 from reactorcide.web.sse import log_events
-from tests.cli.conftest import PROGRAM, Program
+from tests.cli.conftest import Program
+from tests.support.launch import LAUNCHER
 
 _JOB_ID = new_id()
 _LOGS = f"/api/v1/jobs/{_JOB_ID}/logs"
@@ -378,7 +379,7 @@ def test_answer_that_would_need_much_memory_is_not_parsed(server: Server, lone: 
 def _refused_in_little_memory(lone: Program, server: Server, *command: str) -> str:
     """Run a command with an address space of half of what the server sends."""
     program = lone.with_variables(REACTORCIDE_API_URL=server.url, REACTORCIDE_API_TOKEN="t" * 20)
-    return program.refused(*command, python=("sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *PROGRAM))
+    return program.refused(*command, python=("sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", *LAUNCHER))
 
 
 @pytest.mark.parametrize(

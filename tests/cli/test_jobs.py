@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 import pytest
 
 from reactorcide.lib.ids import new_id
-from tests.cli.conftest import CHECKOUT, SAMPLE, Program, Service, program_of
+from tests.cli.conftest import SAMPLE, Program, Service, program_of
 from tests.conftest import NewService
+from tests.support.launch import CHECKOUT
 from tests.support.waiting import wait_until
 
 _HEAVY = ("flask", "grpc", "docker", "peewee", "pydantic")

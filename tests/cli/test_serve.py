@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PROGRAM, Program
+from tests.cli.conftest import Program
+from tests.support.launch import LAUNCHER
 from tests.support.waiting import wait_until
 
 
 def under(limit: str) -> list[str]:
     """Return the program, run under a limit as the shell's ``ulimit`` takes it."""
-    return ["/bin/sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *PROGRAM]
+    return ["/bin/sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *LAUNCHER]
 
 
 def test_too_few_open_files_are_refused(lone: Program) -> None:

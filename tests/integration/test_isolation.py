@@ -316,6 +316,17 @@ class Ann:
 
 @pytest.fixture
 def ann(idle_service: Service) -> Ann:
+    return new_ann(idle_service)
+
+
+@pytest.fixture(scope="module")
+def lasting_ann(idle_service: Service) -> Ann:
+    """The same for all tests of requests that change nothing."""
+    return new_ann(idle_service)
+
+
+def new_ann(idle_service: Service) -> Ann:
+    """Make a user with one of everything."""
     name = f"{ANN}-{uuid.uuid4()}"
     client = idle_service.add_user(name)
     mark = f"mark-{uuid.uuid4()}"
@@ -404,9 +415,9 @@ def test_every_route_has_an_expectation_and_scopes() -> None:
 
 @pytest.mark.parametrize("route", EXPECTED)
 def test_missing_token_is_refused_except_on_public_routes(
-    idle_service: Service, ann: Ann, route: str
+    idle_service: Service, lasting_ann: Ann, route: str
 ) -> None:
-    expected = EXPECTED[route]
+    expected, ann = EXPECTED[route], lasting_ann
     anonymous = idle_service.anonymous()
     if isinstance(expected, Public):
         response = call(anonymous, route, ann)

@@ -3,13 +3,13 @@
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import docker
 
+from tests.support.launch import Process, launch
 from tests.support.service import Service, clean_environment, command_line
 from tests.support.waiting import wait_until
 
@@ -48,7 +48,7 @@ class RemoteWorker:
             "warm": 0,
             "concurrency": 2,
         } | options
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def start(self) -> "RemoteWorker":
         """Start the worker, and return it when it is connected."""
@@ -67,14 +67,11 @@ class RemoteWorker:
     def launch(self) -> None:
         """Start the worker, and return at once."""
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = launch(
                 command_line("worker", self.options, self.program),
-                env=clean_environment(self.home, **self.environment),
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                clean_environment(self.home, **self.environment),
+                self.home,
+                output=log.fileno(),
             )
 
     def signal(self, number: signal.Signals) -> None:

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -23,9 +21,10 @@ from reactorcide.store.database import Database
 from reactorcide.store.postgresql import PostgreSQLDatabase
 from reactorcide.store.vault import Vault
 from tests.support.client import Client, Job
+from tests.support.launch import CHECKOUT, LAUNCHER, Process, launch
 from tests.support.waiting import wait_until
 
-PROGRAM = Path(__file__).resolve().parents[2] / "reactorcide.py"
+PROGRAM = CHECKOUT / "reactorcide.py"
 
 _LISTENS = re.compile(r"Reactorcide listens on (https?://\S+)")
 _START_S = 20
@@ -36,7 +35,7 @@ def command_line(
     command: str, options: Mapping[str, object], program: Sequence[str] | None = None
 ) -> list[str]:
     """Return the arguments that run one of the program's commands: from this checkout by default."""
-    arguments = [*(program or (sys.executable, str(PROGRAM))), command]
+    arguments = [*(program or LAUNCHER), command]
     for name, value in options.items():
         arguments.append(f"--{name.replace('_', '-')}")
         # A switch has no value.
@@ -80,7 +79,7 @@ class Service:
             # Tests try bad tokens by the dozen, and all from one address.
             "bad_tokens": 0,
         } | options
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._clients: list[Client] = []
         self.admin = self._client(None)
 
@@ -96,14 +95,11 @@ class Service:
         """Start the service and return it when it listens."""
         begin = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = launch(
                 command_line("serve", self.options, self.program),
-                env=clean_environment(self.home, **self.environment),
-                cwd=self.home,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                clean_environment(self.home, **self.environment),
+                self.home,
+                output=log.fileno(),
             )
         process = self._process
 
