@@ -40,7 +40,7 @@ class Shipper(LocalNotifier):
         self._put = put
         self._lock = threading.Lock()
         self._is_new = threading.Event()
-        self._closed = threading.Event()
+        self._is_over = threading.Event()
         self._sent = (0, 0)
         self._replaces = False
         self.is_full = False
@@ -74,7 +74,7 @@ class Shipper(LocalNotifier):
 
     def close(self) -> None:
         """Send no more."""
-        self._closed.set()
+        self._is_over.set()
         self._is_new.set()
 
     def release(self) -> None:
@@ -90,12 +90,12 @@ class Shipper(LocalNotifier):
 
     def _loop(self) -> None:
         problem = ""
-        while not self._closed.wait(_PAUSE_S):
+        while not self._is_over.wait(_PAUSE_S):
             self._is_new.wait(_LOOK_EVERY_S)
             self._is_new.clear()
             try:
                 with self._lock:
-                    if not self._closed.is_set():
+                    if not self._is_over.is_set():
                         self._ship()
                 problem = ""
             except AttemptStale:
