@@ -4,7 +4,7 @@
 PYTHON_IN_VENV = .venv/bin/python
 # In the order of the files: the longest tests are in files with few tests, which would otherwise come last.
 IN_PARALLEL = -n 4 --dist loadscope --no-loadscope-reorder
-# What needs neither an engine nor a service of its own, and no minutes.
+# What needs no engine, and no minutes; `quick` leaves out what needs a PostgreSQL or an S3 server, too.
 QUICK = tests/accounts tests/contracts tests/corndogs tests/domain tests/jobs tests/lib tests/logs tests/objects \
 	tests/store tests/web tests/workflows tests/docs/test_reference.py tests/test_job_fields.py tests/test_settings.py
 # What images of the tests are made of, where none is named.
@@ -27,8 +27,8 @@ demo: engine ## run a job on a real container, and see its log and its result
 tools: ## install the programs that the tests need, where they are missing
 	@scripts/ensure-tool dockerd $(TEST_TOOLS)
 
-quick: .venv/ready-dev ## run the tests that need no engine, in less than a minute: the inner loop
-	$(PYTHON_IN_VENV) -m pytest -m 'not slow' -n 2 --dist loadscope $(QUICK) $(ARGS)
+quick: .venv/ready-dev ## run the tests that need no engine and no other server: the inner loop
+	$(PYTHON_IN_VENV) -m pytest -m 'not slow' -k 'not postgresql and not s3' -n 2 --dist loadscope $(QUICK) $(ARGS)
 
 test: .venv/ready-dev engine ## run the tests, against a real Docker Engine
 	@scripts/ensure-tool $(TEST_TOOLS)
