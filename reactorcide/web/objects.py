@@ -77,7 +77,8 @@ class RequestedObjects:
     def _held(self) -> ObjectStore:
         """Return the quick one, with a slot for the current request.
 
-        Without a request it is called for the rest of an answer, whose request has taken one.
+        Without a request it is called for the rest of an answer, whose request has taken one, or by the
+        thread that removes deleted jobs, one at a time.
         """
         if has_request_context() and READS_OBJECTS not in g:
             share = _share()

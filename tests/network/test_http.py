@@ -20,6 +20,7 @@ from reactorcide.network.addresses import Address, AddressRules
 from reactorcide.network.http import HttpClient
 from tests.support.certificate import make_certificate
 from tests.support.http_server import Answer, answer_with, serving
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 LOCAL = ["127.0.0.1", "127.0.0.2"]
@@ -385,8 +386,7 @@ def test_failures_are_clear_errors() -> None:
     assert refusal(9, host="forge.example", resolve=resolve) == (
         "cannot reach http://forge.example:9: its host has no address (Name or service not known)"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     assert refusal(port) == f"cannot reach http://127.0.0.1:{port}: Connection refused"
 
 

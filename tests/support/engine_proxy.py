@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 ENGINE_SOCKET = "/var/run/docker.sock"
 
 
@@ -116,8 +118,7 @@ class TcpProxy(EngineProxy):
     def __init__(self, target_port: int) -> None:
         super().__init__(Path())
         self._target_port = target_port
-        with socket.create_server(("127.0.0.1", 0)) as chosen:
-            self.port = int(chosen.getsockname()[1])
+        self.port = free_port()
 
     def turn_to(self, target_port: int) -> None:
         """Break all connections, and forward further ones to another port."""

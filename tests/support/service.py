@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -257,13 +256,9 @@ class Service:
 
     def until_ready(self) -> dict[str, Any]:
         """Return what ``/ready`` answers when it is a 200: the first checks take a while."""
-        answer = self.anonymous().request("GET", "ready")
-        deadline = time.monotonic() + 20
-        while answer.status_code != 200:
-            assert time.monotonic() < deadline, answer.text
-            time.sleep(0.02)
-            answer = self.anonymous().request("GET", "ready")
-        return dict(answer.json())
+        client = self.anonymous()
+        wait_until(lambda: client.request("GET", "ready").status_code == 200, 20, "the service is ready")
+        return dict(client.get("ready"))
 
     def until_sealed(self) -> None:
         """Return when the logs of all ended jobs are in the object store, and no job runs."""

@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port, is_listening
 from tests.support.waiting import wait_until
 
 PROGRAM = Path("/usr/sbin/sshd")
@@ -60,15 +60,11 @@ class Sshd:
         with (self.directory / "log").open("ab") as log:
             process = subprocess.Popen([PROGRAM, "-D", "-e", "-f", config], stderr=log)
         try:
-            wait_until(self._answers, 20, f"sshd answers; its log is {self.log}")
+            wait_until(lambda: is_listening(self.port), 20, f"sshd answers; its log is {self.log}")
             yield
         finally:
             process.terminate()
             process.wait(20)
-
-    def _answers(self) -> bool:
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 @contextmanager
@@ -80,9 +76,7 @@ def sshd(directory: Path) -> Iterator[Sshd]:
         # Of the package, which its init script makes.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     directory.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server = Sshd(directory, free.getsockname()[1])
+    server = Sshd(directory, free_port())
     server.new_host_key()
     with server.running():
         yield server

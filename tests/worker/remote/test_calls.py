@@ -15,6 +15,7 @@ from reactorcide.domain.workers import PROTOCOL
 from reactorcide.settings import Settings
 from reactorcide.worker.remote.transport import ServiceAway, Transport
 from tests.support.client import Client, Job
+from tests.support.ports import free_port
 from tests.support.remote import add_worker
 from tests.support.service import Service
 
@@ -202,8 +203,7 @@ def test_versions_one_apart_understand_each_other_and_others_get_a_sentence(hub:
 
 
 def test_a_file_for_a_service_that_is_away_can_be_sent_later() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        transport = Transport(f"http://127.0.0.1:{listener.getsockname()[1]}", lambda: "secret")
+    transport = Transport(f"http://127.0.0.1:{free_port()}", lambda: "secret")
     with pytest.raises(ServiceAway, match="refused"):
         transport.send("PUT", "attempts/job/1/artifacts/a", [b"content"], lease="token")
 
