@@ -30,6 +30,10 @@ from reactorcide.lib.sizes import parse_size
 MAX_BODY_BYTES = 2 << 20
 """Maximum size of a request body."""
 
+_MAX_S = 7 * 86_400
+_MAX_DAYS = 36_500
+_MAX_COUNT = 1_000_000_000
+
 
 def _setting(
     default: Any,
@@ -124,13 +128,17 @@ class Settings:
         kind=OBJECTS,
     )
     concurrency: int = _setting(
-        _cpus, "Maximum number of jobs that run at once; 0 runs none. By default the number of CPUs.", min=0
+        _cpus,
+        "Maximum number of jobs that run at once; 0 runs none. By default the number of CPUs.",
+        min=0,
+        max=10_000,
     )
     warm: int | None = _setting(
         None,
         "Containers to keep started for the next jobs; 0 keeps none. By default 2, or --concurrency if that "
         "is less.",
         min=0,
+        max=1_000,
     )
     source_roots: tuple[Path, ...] = _setting(
         (),
@@ -189,10 +197,10 @@ class Settings:
     )
     pull: str = _setting("missing", "When to pull images.", choices=("always", "missing", "never"))
     default_cpu_limit: float | None = _setting(
-        None, "CPU limit of a job that sets none, in CPUs; unlimited by default.", min=0.01
+        None, "CPU limit of a job that sets none, in CPUs; unlimited by default.", min=0.01, max=1024
     )
     max_cpu_limit: float | None = _setting(
-        None, "Highest CPU limit that a job may set; no maximum by default.", min=0.01
+        None, "Highest CPU limit that a job may set; no maximum by default.", min=0.01, max=1024
     )
     default_memory_limit_bytes: int | None = _setting(
         None,
@@ -206,7 +214,9 @@ class Settings:
         kind=SIZE,
         option="max-memory-limit",
     )
-    pids_limit: int = _setting(4096, "Maximum number of processes and threads of one job.", min=16)
+    pids_limit: int = _setting(
+        4096, "Maximum number of processes and threads of one job.", min=16, max=1 << 22
+    )
     max_disk_bytes: int = _setting(
         "10g",
         "Disk limit of one job, on the engine and, while git fetches its source, on this host; a job that "
@@ -240,26 +250,30 @@ class Settings:
         "Time limit in seconds for fetching the source and the image of a job.",
         option="prepare-timeout",
         min=1,
+        max=_MAX_S,
     )
     collect_timeout_s: float = _setting(
         300.0,
         "Time limit in seconds for collecting the artifacts of a job, and for reading its output again.",
         option="collect-timeout",
         min=1,
+        max=_MAX_S,
     )
     cancel_grace_s: float = _setting(
         10.0,
         "Seconds between SIGTERM and SIGKILL for a job that is cancelled or has timed out.",
         option="cancel-grace",
         min=0.1,
+        max=_MAX_S,
     )
-    lease_s: float = _setting(60.0, "Lease of a claimed task in seconds.", option="lease", min=1)
+    lease_s: float = _setting(60.0, "Lease of a claimed task in seconds.", option="lease", min=1, max=_MAX_S)
     lost_after_s: float = _setting(
         300.0,
         "Seconds after which jobs of this service that is not heard of are given up by the other services on "
         "its database, and its containers end by themselves where it does not reach that.",
         option="lost-after",
         min=1,
+        max=_MAX_S,
     )
     drain: bool = _setting(
         False, "On the first SIGTERM or Ctrl-C wait for running jobs to end; on the second stop at once."
@@ -270,25 +284,27 @@ class Settings:
         kind=SIZE,
         option="min-free-disk",
     )
-    keep_jobs: int = _setting(10_000, "Number of finished jobs to keep, the last to end; 0 keeps all.", min=0)
-    keep_days: int = _setting(0, "Days to keep a job after its end; 0 sets no limit.", min=0)
+    keep_jobs: int = _setting(
+        10_000, "Number of finished jobs to keep, the last to end; 0 keeps all.", min=0, max=_MAX_COUNT
+    )
+    keep_days: int = _setting(0, "Days to keep a job after its end; 0 sets no limit.", min=0, max=_MAX_DAYS)
     keep_bytes: int = _setting(
         "20g",
         "Total size of the logs and artifacts to keep; the oldest jobs are removed first. 0 sets no limit.",
         kind=SIZE,
     )
     keep_image_days: int = _setting(
-        14, "Days to keep a pulled image after its last use; 0 keeps it for ever.", min=0
+        14, "Days to keep a pulled image after its last use; 0 keeps it for ever.", min=0, max=_MAX_DAYS
     )
     keep_source_days: int = _setting(
-        14, "Days to keep an uploaded source after its last use; 0 keeps it for ever.", min=0
+        14, "Days to keep an uploaded source after its last use; 0 keeps it for ever.", min=0, max=_MAX_DAYS
     )
     max_artifact_bytes: int = _setting(
         "1g",
         "Total size of the artifacts to keep of one job, in bytes or like 512m, 2g; its log lists the rest.",
         kind=SIZE,
     )
-    max_artifacts: int = _setting(10_000, "Number of artifacts to keep of one job.", min=0)
+    max_artifacts: int = _setting(10_000, "Number of artifacts to keep of one job.", min=0, max=_MAX_COUNT)
     max_cache_bytes: int = _setting(
         "10g",
         "Total size of the caches of a project or user; the least recently used go first. 0: no caches.",
@@ -302,6 +318,7 @@ class Settings:
         "Maximum number of log followers, long polls and uploads at once; one user gets at most half, "
         "and so do all clients without a token.",
         min=0,
+        max=100_000,
     )
     max_log_bytes: int = _setting(
         "256m",
@@ -314,9 +331,13 @@ class Settings:
         "Time limit in seconds for receiving a whole request; an upload has one more for each 16 KiB.",
         option="request-timeout",
         min=1,
+        max=_MAX_S,
     )
     bad_tokens: int = _setting(
-        10, "Bad tokens and invitations per minute and address before answering 429; 0 sets no limit.", min=0
+        10,
+        "Bad tokens and invitations per minute and address before answering 429; 0 sets no limit.",
+        min=0,
+        max=_MAX_COUNT,
     )
     log_format: str = _setting("text", "Format of the service's own log.", choices=("text", "json"))
     log_level: str = _setting(

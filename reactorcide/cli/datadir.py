@@ -29,9 +29,7 @@ def lock_data_dir(data_dir: Path) -> TextIO:
             _lock_path(data_dir), "a+", encoding="ascii", errors="replace", opener=_open_itself
         )
     except OSError as exc:
-        raise ConfigurationError(
-            f"the data directory {data_dir} cannot be used: {exc.strerror}; choose one with --data-dir"
-        ) from exc
+        raise _unusable(data_dir, exc) from exc
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
@@ -46,10 +44,13 @@ def lock_data_dir(data_dir: Path) -> TextIO:
                 f"another reactorcide (process {owner}) uses the data directory {data_dir}; "
                 "stop it, or choose another directory with --data-dir"
             ) from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        try:
+            os.ftruncate(lock.fileno(), 0)
+            # Unbuffered: a full disk would fail the closing of the file, too.
+            os.pwrite(lock.fileno(), f"{os.getpid()}\n".encode(), 0)
+        except OSError as exc:
+            lock.close()
+            raise _unusable(data_dir, exc) from exc
         return lock
 
 
@@ -67,6 +68,12 @@ def lock_owner(data_dir: Path) -> str | None:
         except BlockingIOError:
             return _owner(lock)
     return None
+
+
+def _unusable(data_dir: Path, exc: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the data directory {data_dir} cannot be used: {exc.strerror}; choose one with --data-dir"
+    )
 
 
 def _check_owners(data_dir: Path) -> None:

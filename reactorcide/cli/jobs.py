@@ -12,6 +12,7 @@ from reactorcide.cli.client import Client
 from reactorcide.cli.connect import connect
 from reactorcide.cli.download import download
 from reactorcide.cli.ids import id_of
+from reactorcide.cli.options import Number
 from reactorcide.cli.session import ServiceError
 from reactorcide.cli.submit import copy_log, end_interrupted, show_submitted, tests_lines
 from reactorcide.domain.definition import JOB_FIELDS
@@ -101,7 +102,7 @@ def list_jobs(as_json: bool, **filters: Any) -> None:
 @_job_id
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 60),
+    type=Number(0, 60),
     default=0,
     metavar="SECONDS",
     help="Wait up to this many seconds for the status to change.",

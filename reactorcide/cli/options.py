@@ -1,5 +1,6 @@
 """Command-line options from the table of settings."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import Field, replace
@@ -33,6 +34,17 @@ class _Text(click.ParamType[Any]):
         if least is not None and parsed < least:
             self.fail(f"--{option_name(self._setting)} must be at least {format_size(least)}", param, ctx)
         return parsed
+
+
+class Number(click.FloatRange):
+    """A number within bounds: "nan", which no bound keeps out, is not one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def settings_options(*names: str) -> Callable[[F], F]:
@@ -99,7 +111,7 @@ def _type(setting: Field[Any]) -> Any:
     if setting.type in (int, int | None):
         return click.IntRange(about["min"], about["max"])
     if setting.type in (float, float | None):
-        return click.FloatRange(about["min"], about["max"])
+        return Number(about["min"], about["max"])
     if setting.type in (Path, Path | None):
         # The code that uses the path reports a wrong one with a sentence of its own.
         return click.Path(path_type=Path)

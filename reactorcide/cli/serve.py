@@ -1,8 +1,10 @@
 """``reactorcide serve``: checks and messages before the service starts."""
 
+import errno
 import logging
 import shlex
 import socket
+import time
 from typing import Any
 
 import click
@@ -16,6 +18,8 @@ from reactorcide.lib.networks import is_loopback
 from reactorcide.settings import Settings
 
 log = logging.getLogger("reactorcide.serve")
+
+_PATIENCE_S = 1.0
 
 
 @click.command()
@@ -41,20 +45,36 @@ def serve(**options: Any) -> None:
 def _check_address(settings: Settings) -> None:
     """Raise ``ConfigurationError`` if the service cannot listen on the address. gunicorn would fail, too, but
     only after five seconds of retries.
+
+    Waits up to 1 s, because a killed service gives up its lock an instant before its address.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, UnicodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not a host name"
-        raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {reason}; "
-            "choose another address with --host and --port"
-        ) from exc
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            _try_address(settings.host, settings.port)
+            return
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise _bad_address(settings, exc.strerror) from exc
+        except UnicodeError as exc:
+            raise _bad_address(settings, "it is not a host name") from exc
+        time.sleep(0.05)
+
+
+def _bad_address(settings: Settings, reason: str | None) -> ConfigurationError:
+    return ConfigurationError(
+        f"cannot listen on {settings.host}:{settings.port}: {reason}; "
+        "choose another address with --host and --port"
+    )
+
+
+def _try_address(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
 
 
 def _check_tls(settings: Settings) -> None:

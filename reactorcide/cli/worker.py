@@ -12,7 +12,7 @@ import click
 
 from reactorcide import logconfig
 from reactorcide.cli.datadir import lock_data_dir
-from reactorcide.cli.options import settings_from, settings_options
+from reactorcide.cli.options import Number, settings_from, settings_options
 from reactorcide.domain.errors import ConfigurationError
 from reactorcide.lib.systemd import ServiceManager
 
@@ -57,7 +57,7 @@ def _default_data_dir() -> Path:
 )
 @click.option(
     "--lost-after",
-    type=click.FloatRange(1, 604_800),
+    type=Number(1, 604_800),
     metavar="SECONDS",
     default=300.0,
     show_default=True,

@@ -1,13 +1,23 @@
 """What ``serve`` refuses to start with."""
 
 import os
+import socket
+from dataclasses import Field
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import pytest
 
+from reactorcide.settings import all_settings, option_name
 from tests.cli.conftest import Program
 from tests.support.launch import LAUNCHER
 from tests.support.waiting import wait_until
+
+
+def is_number(setting: Field[Any]) -> bool:
+    """Return whether an option takes a number that is no size."""
+    return setting.metadata["kind"] is None and setting.type in (int, int | None, float, float | None)
 
 
 def under(limit: str) -> list[str]:
@@ -27,6 +37,41 @@ def test_file_size_limit_is_named_when_it_stops_the_start(lone: Program) -> None
         "disk I/O error (this process may write no file of more than 60 KiB: see ulimit -f)"
         in ended.errors.splitlines()[-1]
     )
+
+
+def test_data_directory_that_takes_no_byte_is_named(lone: Program) -> None:
+    refused = lone.refused("serve", "--port", 0, python=under("-f 0"))
+    assert "cannot be used: File too large; choose one with --data-dir" in refused
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--default-cpu-limit", "nan"],
+        ["--lease", "inf"],
+        ["--lease", "1e300"],
+        *(["--" + option_name(setting), "9" * 30] for setting in all_settings() if is_number(setting)),
+    ],
+    ids=" ".join,
+)
+def test_numbers_out_of_bounds_are_refused(lone: Program, options: list[str]) -> None:
+    refused = lone("serve", "--port", 0, *options)
+    assert refused.code == 2
+    assert f"Invalid value for '{options[0]}'" in refused.errors
+
+
+def test_address_that_becomes_free_within_a_second_is_taken(lone: Program, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, (tmp_path / "log").open("wb") as log:
+        port = other.getsockname()[1]
+        service = lone.start("serve", "--port", port, "--concurrency", 0, stdout=log, stderr=log)
+        try:
+            # It has the lock, so it has come to the address.
+            wait_until(lambda: (tmp_path / "data" / "lock").exists(), 20, "it has the data directory")
+            Timer(0.5, other.close).start()
+            wait_until(lambda: b"listens on" in (tmp_path / "log").read_bytes(), 20, "it has started")
+        finally:
+            service.terminate()
+            assert service.wait(20) == 0
 
 
 _NOBODY = 65534

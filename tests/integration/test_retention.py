@@ -86,7 +86,7 @@ def test_old_jobs_are_removed_by_retention_and_by_gc(new_service: NewService) ->
     assert {job["job_id"] for job in api.get("jobs")["jobs"]} == {pinned["job_id"], last["job_id"]}
     assert api.log(last) == b"x\n"
     assert api.request("DELETE", f"jobs/{pinned['job_id']}").status_code == 204
-    assert is_deleted(service, pinned)
+    wait_until(lambda: is_deleted(service, pinned), 20, "the deleted job goes")
     deeds = service.admin.get("audit", action="job.delete")["deeds"]
     assert [(deed["subject"], deed["user_id"].partition("@")[0]) for deed in reversed(deeds[1:])] == [
         (old["job_id"], "service"),

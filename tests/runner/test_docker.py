@@ -941,7 +941,9 @@ def test_an_unreachable_engine_is_reported(spec: ContainerSpec, call: str) -> No
     ("address", "sentence"),
     [
         ("ssh://ann@example.com", "ssh -nNT -L /tmp/engine.sock"),
-        ("tcp:/example.com", "tell where it is"),
+        ("tcp:/example.com", "DOCKER_HOST is not the address of an engine, like unix://"),
+        ("tcp://a:99999999", "DOCKER_HOST is not the address of an engine"),
+        ("tcp://[::1", "DOCKER_HOST is not the address of an engine"),
         ("tcp://127.0.0.1:1", "tell its version"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import docker
 import docker.constants
+import docker.errors
 import docker.utils
 import requests
 
@@ -63,7 +64,7 @@ class EngineClient:
 
     def is_local(self) -> bool:
         """Return whether the engine is reached over a socket of this host."""
-        return str(docker.utils.parse_host(self._environment.get("DOCKER_HOST"))).startswith(_LOCAL)
+        return self._address().startswith(_LOCAL)
 
     def is_local_docker(self) -> bool:
         """Return whether the engine is Docker itself, and reached over a socket of this host."""
@@ -107,13 +108,22 @@ class EngineClient:
         client: docker.APIClient = api
         return client
 
+    def _address(self) -> str:
+        """Return the engine's address; raises ``EngineUnavailable`` if what the environment names is none."""
+        named = self._environment.get("DOCKER_HOST")
+        try:
+            return str(docker.utils.parse_host(named))
+        except (docker.errors.DockerException, ValueError) as exc:
+            raise EngineUnavailable(
+                f"DOCKER_HOST is not the address of an engine, like unix:///var/run/docker.sock: {exc}"
+            ) from exc
+
     def _probe(self) -> None:
         """Raise ``EngineUnavailable`` if nothing listens on the engine's socket, or the address is bad.
 
         The SDK would fail, too, but it leaves its socket to the garbage collector and hides the reason.
         """
-        with translated("tell where it is"):
-            address = str(docker.utils.parse_host(self._environment.get("DOCKER_HOST")))
+        address = self._address()
         if address.startswith("ssh://"):
             raise EngineUnavailable(
                 "an engine cannot be reached by ssh:// in DOCKER_HOST; forward its socket with "
