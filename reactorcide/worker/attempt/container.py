@@ -96,6 +96,8 @@ class Container:
         """The end of the command, once known."""
         self.late: str | None = None
         """The problem, if no acknowledgement arrived in time on a working connection."""
+        self._killed_because: str | None = None
+        """Why the container was killed before its command was seen to run."""
 
     @property
     def container_id(self) -> str:
@@ -211,6 +213,7 @@ class Container:
             if monotonic() >= gives_up_at and not is_killed:
                 if self._patiently(lambda: self._runner.is_paused(self.container_id)):
                     self.late, problem = None, "somebody has paused its container before it took the command"
+                self._killed_because = self.late or problem
                 self.signal("KILL")
                 is_killed = True
             self._patiently.rest(LOOK_S)
@@ -300,6 +303,9 @@ class Container:
             return None
         if ended.oom_killed:
             return self._out_of_memory()
+        if ended.exit_code == 137 and self._killed_because is not None:
+            # A paused container goes on to be killed, and may take its command in that instant.
+            return f"killed just after its command had begun: {self._killed_because}"
         if ended.exit_code == 137 and self._memory_limit_bytes is not None:
             # Engines miss the kernel's out-of-memory event of a container that has already ended.
             limit = format_size(self._memory_limit_bytes)
