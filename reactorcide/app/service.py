@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from reactorcide.accounts import AccountContext, sessions, tokens, users
 from reactorcide.app import parts
 from reactorcide.app.shared import Sharing
-from reactorcide.deliveries import receive
 from reactorcide.domain.deliveries import MAX_LARGE_AT_ONCE
 from reactorcide.domain.errors import ReactorcideError
 from reactorcide.domain.workers import WorkerView
-from reactorcide.jobs import JobContext, caches, place, sources
+from reactorcide.jobs import JobContext, place
 from reactorcide.jobs.remote import registry
 from reactorcide.jobs.remote.artifacts import StoredArtifacts
 from reactorcide.jobs.remote.attempts import LeasedAttempts
@@ -23,7 +22,7 @@ from reactorcide.jobs.remote.lost import LostAttempts
 from reactorcide.jobs.sealing import Sealing
 from reactorcide.jobs.upkeep import QueueUpkeep
 from reactorcide.lib.clock import now_ms
-from reactorcide.lib.ids import first_id, new_id
+from reactorcide.lib.ids import new_id
 from reactorcide.metrics import Metrics
 from reactorcide.network.addresses import AddressRules
 from reactorcide.objects import MAX_READS_AT_ONCE
@@ -40,7 +39,7 @@ from reactorcide.store import Store
 from reactorcide.store.outbox import STATUSES, WEBHOOKS
 from reactorcide.store.vault import Vault
 from reactorcide.worker.deliverer import Deliverer
-from reactorcide.worker.janitor import MAX_PUT_MS, Janitor
+from reactorcide.worker.janitor import Janitor, remove_orphans
 from reactorcide.worker.local import LocalPort, lost_duties, queue_duties, run_duties
 from reactorcide.worker.loop import Worker
 from reactorcide.worker.scheduler import Scheduler
@@ -333,11 +332,9 @@ class Service:
                 # The janitor removes old incomplete uploads from a bucket.
                 self._objects.remove_leftovers()
             self._logs.remove_leftovers()
-            # Other services may be storing something just now.
-            before_id = first_id(now_ms() - MAX_PUT_MS) if self._sharing.worker else None
-            sources.remove_orphans(self._context, before_id=before_id)
-            caches.remove_orphans(self._context, before_id=before_id)
-            receive.remove_orphans(self._context, before_id=before_id)
+            if not self._sharing.worker:
+                # Otherwise other services may be storing something just now; the janitor removes old ones.
+                remove_orphans(self._context)
             if self._settings.workspaces_dir.exists():
                 shutil.rmtree(self._settings.workspaces_dir)
         except (ReactorcideError, OSError) as exc:

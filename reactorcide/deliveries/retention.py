@@ -11,5 +11,5 @@ _DAY_MS = 86_400_000
 def remove_old(context: StoredJobs) -> None:
     """Remove deliveries older than 30 days, with their bodies."""
     for delivery_id in context.store.deliveries.remove_old(before_ms=now_ms() - KEEP_DAYS * _DAY_MS):
-        # The row first: after an interruption the body is an orphan, which the next start removes.
+        # The row first: after an interruption the body is an orphan, which the janitor removes.
         context.objects.delete(object_prefix(delivery_id))

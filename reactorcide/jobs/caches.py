@@ -246,7 +246,7 @@ def _whole(context: StoredJobs, cache: Cache, check: Check) -> Iterator[bytes] |
 def _delete_objects(context: StoredJobs, *cache_ids: str) -> None:
     for cache_id in cache_ids:
         try:
-            # The row is gone already, so an object that remains is an orphan, which the next start removes.
+            # The row is gone already, so an object that remains is an orphan, which the janitor removes.
             context.objects.delete(cache_prefix(cache_id))
         except ObjectStoreError as exc:
             log.warning("the file of a removed cache stays on the disk until the next start: %s", exc)

@@ -113,7 +113,7 @@ def remove_unused(context: StoredJobs, *, before_ms: int) -> list[Source]:
     """
     removed = context.store.sources.remove_unused(before_ms=before_ms)
     for source in removed:
-        # The row is gone already, so after an interruption the object is an orphan, which the next start
+        # The row is gone already, so after an interruption the object is an orphan, which the janitor
         # removes.
         context.objects.delete(source.object_key.rpartition("/")[0] + "/")
     return removed

@@ -39,6 +39,7 @@ _TURN_EVENTS = 16
 _TURN_S = 0.005
 """The most time per turn of the loop for one share, or for new clients."""
 _SWEEP_S = 0.5
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SHORTAGE_LOG_S = 60
 """The interval of the log's line that connections cannot be accepted."""
 _UNSENT_BYTES = 128 << 10
@@ -213,12 +214,10 @@ class Front:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
-            except OSError as exc:
-                if exc.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            except (OSError, MemoryError) as exc:
+                if isinstance(exc, OSError) and exc.errno not in _SHORTAGES:
                     raise
-                if monotonic() >= self._next_shortage_log:
-                    self._next_shortage_log = monotonic() + _SHORTAGE_LOG_S
-                    log.error("connections cannot be accepted: %s", exc.strerror)
+                self._log_shortage(exc)
                 if not self._make_room(lambda share: len(share.connections)):
                     # The client still waits to be accepted, and would wake the loop at once.
                     self._selector.unregister(listener)
@@ -226,9 +225,19 @@ class Front:
                 return
             try:
                 self._add(sock, address)
+            except MemoryError as exc:
+                sock.close()
+                self._log_shortage(exc)
             except OSError as exc:
                 log.debug("a connection broke while it was accepted: %s", exc)
                 sock.close()
+
+    def _log_shortage(self, exc: OSError | MemoryError) -> None:
+        """Log, at most once in a while, what is missing for new connections."""
+        if monotonic() >= self._next_shortage_log:
+            self._next_shortage_log = monotonic() + _SHORTAGE_LOG_S
+            missing = exc.strerror if isinstance(exc, OSError) else os.strerror(errno.ENOMEM)
+            log.error("connections cannot be accepted: %s", missing)
 
     def _add(self, sock: socket.socket, address: Any) -> None:
         while self._is_full() and self._make_room(lambda share: len(share.connections)):

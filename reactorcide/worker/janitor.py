@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from reactorcide.deliveries import receive
 from reactorcide.deliveries.retention import remove_old
 from reactorcide.domain import audit
 from reactorcide.duties import Duties, Duty
@@ -11,6 +12,7 @@ from reactorcide.jobs import JobContext, caches, images, retention, sources
 from reactorcide.jobs.delete import purge_ended
 from reactorcide.jobs.leftovers import remove_leftovers
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import first_id
 from reactorcide.runner import Runner
 from reactorcide.threads import start_thread
 
@@ -18,6 +20,7 @@ log = logging.getLogger("reactorcide.janitor")
 
 _PURGE_EVERY_S = 5.0
 _ROUND_EVERY_S = 300.0
+_DAY_S = 86_400.0
 MAX_PUT_MS = 86_400_000
 """Longer than storing any object takes."""
 
@@ -60,6 +63,7 @@ class Janitor:
                     lambda: context.objects.remove_leftovers(MAX_PUT_MS / 1000),
                     _ROUND_EVERY_S,
                 ),
+                Duty("remove objects without a row", _DAY_S, self._remove_orphans, _ROUND_EVERY_S),
                 Duty("remove jobs", _ROUND_EVERY_S, self._remove_jobs, _ROUND_EVERY_S),
                 Duty(
                     "remove runs of removed projects",
@@ -97,6 +101,9 @@ class Janitor:
             self._duties.do_due()
             self._stopping.wait(_PURGE_EVERY_S)
 
+    def _remove_orphans(self) -> None:
+        remove_orphans(self._context, before_id=first_id(now_ms() - MAX_PUT_MS))
+
     def _remove_jobs(self) -> None:
         retention.apply(self._context, self._policy, by=audit.service(), stopping=self._stopping.is_set)
 
@@ -116,3 +123,14 @@ class Janitor:
         before_ms = now_ms() - self._keep_source_days * retention.DAY_MS
         for source in sources.remove_unused(self._context, before_ms=before_ms):
             log.info("source %s is removed: unused for %d days", source.source_id, self._keep_source_days)
+
+
+def remove_orphans(context: JobContext, *, before_id: str | None = None) -> None:
+    """Remove objects whose rows are gone, and rows of caches whose objects are; call it before any is stored.
+
+    With ``before_id``, which is of a time when none that is being stored had begun, it may be called at any
+    time.
+    """
+    sources.remove_orphans(context, before_id=before_id)
+    caches.remove_orphans(context, before_id=before_id)
+    receive.remove_orphans(context, before_id=before_id)

@@ -299,6 +299,22 @@ def test_unacceptable_client_does_not_spin_the_loop(serve: Serve, caplog: pytest
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
+def test_lack_of_memory_for_a_client_ends_that_client_alone(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(hello)
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(front, "Connection", fail)
+        with served.connect("127.0.0.2") as client:
+            assert read_all(client) == b""
+    assert caplog.messages == ["connections cannot be accepted: Cannot allocate memory"]
+    assert is_served(served)
+
+
 def test_a_service_stops_while_it_accepts_nobody(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     served = serve(hello)
     with socket.socket() as client, no_free_descriptors():

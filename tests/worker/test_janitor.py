@@ -16,6 +16,7 @@ from reactorcide.domain.sources import Source
 from reactorcide.jobs import delete, retention
 from reactorcide.jobs.pin import pin
 from reactorcide.lib.clock import now_ms
+from reactorcide.lib.ids import first_id
 from reactorcide.objects.filesystem import FilesystemObjectStore
 from reactorcide.store import Store
 from reactorcide.store.vault import Vault
@@ -326,4 +327,26 @@ def test_unused_pulled_images_are_removed(house: House, janitor: Callable[..., J
         lambda: len(house.context.store.images.unused(since_ms=now_ms() + 1000)) == 1,
         20,
         "it to be forgotten",
+    )
+
+
+def test_objects_whose_rows_are_gone_are_removed_once_none_can_be_storing_them(
+    house: House, janitor: Callable[..., Janitor]
+) -> None:
+    objects, kinds = house.context.objects, {"sources": "source.tar.gz", "caches": "x", "deliveries": "body"}
+    day_ms = 86_400_000
+    old, new = (
+        {
+            f"{kind}/{first_id(now_ms() - age_ms)}-7000-8000-000000000000/{name}"
+            for kind, name in kinds.items()
+        }
+        for age_ms in (2 * day_ms, day_ms // 2)
+    )
+    for key in old | new:
+        objects.put(key, [b"x"])
+    janitor(retention.Policy())
+    wait_until(
+        lambda: {item.key for kind in kinds for item in objects.list(f"{kind}/")} == new,
+        20,
+        "the old ones to go",
     )
