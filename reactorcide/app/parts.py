@@ -10,6 +10,7 @@ from reactorcide.corndogs.direct import DirectCorndogs
 from reactorcide.corndogs.storage import TaskStorage
 from reactorcide.corndogs.task import Corndogs
 from reactorcide.domain.errors import ConfigurationError, NotFound
+from reactorcide.imports import late_imports
 from reactorcide.jobs.defaults import JobDefaults
 from reactorcide.jobs.retention import Policy
 from reactorcide.lib.deferred import Deferred
@@ -226,7 +227,8 @@ def keep_policy(settings: Settings) -> Policy:
 
 
 def docker_runner(environment: Mapping[str, str], **options: Any) -> "DockerRunner":
-    from reactorcide.runner.docker import DockerRunner
+    with late_imports():
+        from reactorcide.runner.docker import DockerRunner
 
     named = {name: environment[name] for name in _DOCKER_VARIABLES if name in environment}
     return DockerRunner(named, **options)
@@ -242,7 +244,8 @@ def deferred_http(rules: AddressRules) -> Http:
     """Return the HTTP sender, created when it is first used, because importing its library takes long."""
 
     def make() -> Http:
-        from reactorcide.network.http import HttpClient
+        with late_imports():
+            from reactorcide.network.http import HttpClient
 
         return HttpClient(rules.refusal)
 

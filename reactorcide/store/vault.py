@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reactorcide.domain.errors import ConfigurationError, StoreError
+from reactorcide.imports import late_imports
 from reactorcide.lib.files import create_private, sync_directory
 
 _KEY_BYTES = 32
@@ -98,7 +99,8 @@ class Vault:
 
     def decrypt(self, data: bytes, job_id: str) -> str:
         """Decrypt data; raises ``StoreError`` if it is damaged, or belongs to another owner."""
-        from cryptography.exceptions import InvalidTag
+        with late_imports():
+            from cryptography.exceptions import InvalidTag
 
         nonce, encrypted = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
         try:
@@ -113,7 +115,8 @@ class Vault:
     def _cipher(self) -> Any:
         # Imported late: it takes longer than everything else here, and a start without secrets does not need
         # it.
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        with late_imports():
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         return AESGCM(self._loaded())
 
