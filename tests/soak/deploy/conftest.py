@@ -74,7 +74,7 @@ def container(*arguments: object) -> Iterator[str]:
     name = run("docker", "run", "--detach", *arguments).strip()
     try:
         yield name
-    except AssertionError as exc:
+    except Exception as exc:
         logged = subprocess.run(["docker", "logs", "--tail", "40", name], capture_output=True, check=False)
         exc.add_note((logged.stdout + logged.stderr).decode(errors="replace"))
         raise
