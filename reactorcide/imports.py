@@ -9,7 +9,11 @@ from types import ModuleType
 
 from reactorcide.domain.errors import InfrastructureError
 
-_SHORTAGES = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOMEM)))
+_SHORTAGES = (
+    *map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+    # The system's loader of shared objects, which has no error number, has other words for a lack of memory.
+    "failed to map segment from shared object",
+)
 
 _has_failed = False
 
@@ -25,7 +29,7 @@ def late_imports() -> Iterator[None]:
         yield
     except (ImportError, OSError, MemoryError) as exc:
         _has_failed = True
-        shortage = _shortage(exc)
+        shortage = shortage_of(exc)
         if shortage is None:
             raise
         raise InfrastructureError(f"a library could not be loaded: {shortage}") from exc
@@ -33,10 +37,10 @@ def late_imports() -> Iterator[None]:
         _attach_modules()
 
 
-def _shortage(exc: ImportError | OSError | MemoryError) -> str | None:
+def shortage_of(exc: ImportError | OSError | MemoryError) -> str | None:
+    """Return the words for a lack of descriptors or memory, if an error is one."""
     if isinstance(exc, MemoryError):
         return os.strerror(errno.ENOMEM)
-    # The system's loader of shared objects has no error number, only words.
     return next((words for words in _SHORTAGES if words in str(exc)), None)
 
 

@@ -1,7 +1,11 @@
-"""Late imports that fail for lack of descriptors, and are made again."""
+"""Imports that fail for lack of descriptors: late ones are made again, and those of the start end it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 # In an interpreter of its own: those of the tests have imported nearly everything.
 FAIL_AT_EACH_MODULE = """
@@ -59,3 +63,29 @@ for file in files:
 def test_import_that_failed_at_any_module_succeeds_later() -> None:
     done = subprocess.run([sys.executable, "-c", FAIL_AT_EACH_MODULE], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+START = """
+import errno, os, re, sys
+
+_, lacked, data_dir = sys.argv
+
+def lack(event, arguments):
+    if event in ("open", "os.scandir") and re.search(lacked, str(arguments[0])):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), arguments[0])
+
+sys.addaudithook(lack)
+from reactorcide.cli import main
+sys.argv = ["reactorcide", "serve", "--port", "0", "--data-dir", data_dir]
+main()
+"""
+
+
+@pytest.mark.parametrize("lacked", ["/app/(__pycache__/)?service[.]", "/store/migrations$"])
+def test_start_without_descriptors_ends_with_a_sentence(tmp_path: Path, lacked: str) -> None:
+    command = [sys.executable, "-c", START, lacked, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert re.fullmatch(
+        "reactorcide: cannot start: Too many open files; free some, or raise its limit .*\n", done.stderr
+    )

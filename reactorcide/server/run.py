@@ -7,13 +7,15 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 from gunicorn.app.base import BaseApplication
 
 from reactorcide.domain.errors import ConfigurationError, ReactorcideError
+from reactorcide.imports import shortage_of
 from reactorcide.lib.systemd import ServiceManager
 from reactorcide.logconfig import printable
 from reactorcide.server import worker
@@ -57,12 +59,10 @@ def run(settings: Settings, local: socket.socket | None, remove_local: Callable[
             """Build the application in the worker: threads and connections do not survive a fork."""
             # Objects of the start live to the end: to search them for garbage took a quarter of its time.
             gc.disable()
-            from reactorcide.app.service import Service
+            with _sentences():
+                from reactorcide.app.service import Service
 
-            try:
                 self.application = Service(settings, os.environ)
-            except ReactorcideError as exc:
-                _refuse(exc)
             return self.application.wsgi
 
         def run(self) -> None:
@@ -127,13 +127,11 @@ def raise_file_limit() -> None:
 
 def _start(application: Any, process: Any, settings: Settings) -> None:
     """Start the service in the worker, just before it accepts requests."""
-    # Imported in the worker alone: the master does without Flask.
-    from reactorcide.web.address import LISTENS_ON, sign_in_url
+    with _sentences():
+        # Imported in the worker alone: the master does without Flask.
+        from reactorcide.web.address import LISTENS_ON, sign_in_url
 
-    try:
         application.start()
-    except ReactorcideError as exc:
-        _refuse(exc)
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     gc.enable()
@@ -155,9 +153,20 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     _print(f"Reactorcide listens on {url}")
 
 
-def _refuse(reason: ReactorcideError) -> NoReturn:
-    """End the worker, which cannot start."""
-    _print(f"reactorcide: {reason}")
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """End the worker with a sentence if the body, a part of its start, fails for a reason that is known."""
+    try:
+        yield
+    except ReactorcideError as exc:
+        _print(f"reactorcide: {exc}")
+    except (OSError, ImportError, MemoryError) as exc:
+        shortage = shortage_of(exc)
+        if shortage is None:
+            raise
+        _print(f"reactorcide: cannot start: {shortage}; free some, or raise its limit (ulimit -n, ulimit -v)")
+    else:
+        return
     sys.exit(_EXIT_CANNOT_START)
 
 
