@@ -57,8 +57,8 @@ screenshots: .venv/ready-dev engine ## write a picture of each page to docs/scre
 	PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON_IN_VENV) -m tests.browser.screenshots docs/screenshots
 
 soak: .venv/ready-dev engine ## run the tests in tests/soak, which take an hour or two; ARGS=-s shows their figures
-	@scripts/ensure-tool $(BUSYBOX)
-	$(PYTHON_IN_VENV) -m pytest tests/soak --ignore tests/soak/deploy --timeout 0 $(ARGS)
+	@scripts/ensure-tool $(BUSYBOX) postgresql go versitygw
+	PATH="$(CURDIR)/.cache/bin:$$PATH" $(PYTHON_IN_VENV) -m pytest tests/soak --ignore tests/soak/deploy --timeout 0 $(ARGS)
 
 test-deploy: .venv/ready-dev engine ## try the image, its Compose file, pipx and the one-file executable; needs root and Debian
 	@scripts/ensure-tool git $(BUSYBOX) docker debootstrap compose pipx
