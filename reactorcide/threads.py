@@ -15,15 +15,39 @@ from reactorcide.lib.records import record
 T = TypeVar("T")
 
 
+_START_S = 20.0
+"""The most for a thread to begin."""
+
+
+class _Started(threading.Event):
+    """What ``Thread.start`` waits for: for ever, if the thread dies for lack of memory before it begins."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait; raises ``RuntimeError``, as for a thread that the system refuses, if nothing begins."""
+        if not super().wait(_START_S if timeout is None else timeout):
+            raise RuntimeError("the thread does not begin")
+        return True
+
+
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     """Start and return a daemon thread; raises ``InfrastructureError`` if the system allows no more."""
-    thread = threading.Thread(target=target, name=name, daemon=True)
+    decided = threading.Lock()
+    """Taken by the thread when it begins, or by its starter when that gives it up."""
+
+    def run() -> None:
+        if decided.acquire(blocking=False):
+            target()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread._started = _Started()  # type: ignore[attr-defined]  # there is no other way to bound the wait
     try:
         thread.start()
     except RuntimeError as exc:
-        raise InfrastructureError(
-            "no thread can be started: the system allows no more, or no more memory (ulimit -u, ulimit -v)"
-        ) from exc
+        if decided.acquire(blocking=False):
+            raise InfrastructureError(
+                "no thread can be started: the system allows no more, or no more memory "
+                "(ulimit -u, ulimit -v)"
+            ) from exc
     return thread
 
 

@@ -1,11 +1,15 @@
-"""Threads that users share."""
+"""Starting threads, and threads that users share."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from reactorcide.threads import ThreadsByKey
+import pytest
+
+from reactorcide import threads as started
+from reactorcide.domain.errors import InfrastructureError
+from reactorcide.threads import ThreadsByKey, start_thread
 
 
 class Waiting(ThreadsByKey):
@@ -58,3 +62,33 @@ def test_key_has_one_thread_and_a_few_threads_still_serve_one_user() -> None:
         assert threads.start("k", "a", threads._wait, "waits")
         assert not threads.start("k", "a", threads._wait, "waits")
         assert not threads.start("l", "b", threads._wait, "waits")
+
+
+def test_thread_that_dies_before_it_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(started, "_START_S", 0.2)
+    with monkeypatch.context() as patch:
+        # As if Python itself had failed in the new thread.
+        patch.setattr(threading.Thread, "_bootstrap", lambda thread: None)
+        with pytest.raises(InfrastructureError, match="no thread can be started"):
+            start_thread(lambda: None, "test")
+    begun = threading.Event()
+    start_thread(begun.set, "test")
+    assert begun.wait(20)
+
+
+def test_thread_that_begins_after_it_was_given_up_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on, calls = threading.Event(), []
+    bootstrap, over = threading.Thread._bootstrap, threading.Event()  # type: ignore[attr-defined]  # as above
+
+    def late(thread: threading.Thread) -> None:
+        goes_on.wait(20)
+        bootstrap(thread)
+        over.set()
+
+    monkeypatch.setattr(started, "_START_S", 0.2)
+    monkeypatch.setattr(threading.Thread, "_bootstrap", late)
+    with pytest.raises(InfrastructureError):
+        start_thread(lambda: calls.append("called"), "test")
+    goes_on.set()
+    assert over.wait(20)
+    assert calls == []

@@ -37,7 +37,10 @@ def answered(rpc: str, call: Callable[[], T]) -> T:
     except Refused:
         raise
     except StorageError as exc:
-        _log.exception("%s failed", rpc)
+        if exc.trouble is Trouble.BROKEN:
+            _log.exception("%s failed", rpc)
+        else:
+            _log.error("%s failed: %s", rpc, exc)
         raise Refused(_STATUS[exc.trouble], str(exc)) from exc
     except Exception as exc:
         _log.exception("%s failed", rpc)

@@ -77,6 +77,7 @@ def test_a_full_disk_is_an_error_and_logged(
     assert not isinstance(caught.value, CorndogsUnavailable)
     assert calls == [("SubmitTask", "RESOURCE_EXHAUSTED")]
     assert "make room" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_a_bug_is_logged_and_not_sent_to_the_client(
