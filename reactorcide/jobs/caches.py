@@ -249,7 +249,7 @@ def _delete_objects(context: StoredJobs, *cache_ids: str) -> None:
             # The row is gone already, so an object that remains is an orphan, which the janitor removes.
             context.objects.delete(cache_prefix(cache_id))
         except ObjectStoreError as exc:
-            log.warning("the file of a removed cache stays on the disk until the next start: %s", exc)
+            log.warning("a removed cache keeps its file, which the janitor finds in a day or two: %s", exc)
 
 
 def _with_room(context: StoredJobs, chunks: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -153,7 +152,7 @@ def _start(application: Any, process: Any, settings: Settings) -> None:
     _print(f"Reactorcide listens on {url}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _sentences() -> Iterator[None]:
     """End the worker with a sentence if the body, a part of its start, fails for a reason that is known."""
     try:
