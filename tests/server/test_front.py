@@ -311,6 +311,8 @@ def test_lack_of_memory_for_a_client_ends_that_client_alone(
         patch.setattr(front, "Connection", fail)
         with served.connect("127.0.0.2") as client:
             assert read_all(client) == b""
+    # The client is closed before that.
+    wait_until(lambda: bool(caplog.messages), 5, "it is logged")
     assert caplog.messages == ["connections cannot be accepted: Cannot allocate memory"]
     assert is_served(served)
 
