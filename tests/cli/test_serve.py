@@ -67,7 +67,7 @@ def test_address_that_becomes_free_within_a_second_is_taken(lone: Program, tmp_p
         try:
             # It has the lock, so it has come to the address.
             wait_until(lambda: (tmp_path / "data" / "lock").exists(), 20, "it has the data directory")
-            Timer(0.5, other.close).start()
+            Timer(0.2, other.close).start()
             wait_until(lambda: b"listens on" in (tmp_path / "log").read_bytes(), 20, "it has started")
         finally:
             service.terminate()
