@@ -10,7 +10,7 @@ from types import ModuleType
 from reactorcide.domain.errors import InfrastructureError
 
 _SHORTAGES = (
-    *map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+    *map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)),
     # The system's loader of shared objects, which has no error number, has other words for a lack of memory.
     "failed to map segment from shared object",
 )

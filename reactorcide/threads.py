@@ -31,8 +31,8 @@ class _Started(threading.Event):
 
 def start_thread(target: Callable[[], object], name: str) -> threading.Thread:
     """Start and return a daemon thread; raises ``InfrastructureError`` if the system allows no more."""
+    # Taken by the thread when it begins, or by its starter when that gives it up.
     decided = threading.Lock()
-    """Taken by the thread when it begins, or by its starter when that gives it up."""
 
     def run() -> None:
         if decided.acquire(blocking=False):

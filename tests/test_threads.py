@@ -7,7 +7,6 @@ from time import monotonic
 
 import pytest
 
-from reactorcide import threads as started
 from reactorcide.domain.errors import InfrastructureError
 from reactorcide.threads import ThreadsByKey, start_thread
 
@@ -65,7 +64,7 @@ def test_key_has_one_thread_and_a_few_threads_still_serve_one_user() -> None:
 
 
 def test_thread_that_dies_before_it_begins_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(started, "_START_S", 0.2)
+    monkeypatch.setattr("reactorcide.threads._START_S", 0.2)
     with monkeypatch.context() as patch:
         # As if Python itself had failed in the new thread.
         patch.setattr(threading.Thread, "_bootstrap", lambda thread: None)
@@ -78,14 +77,14 @@ def test_thread_that_dies_before_it_begins_is_not_waited_for(monkeypatch: pytest
 
 def test_thread_that_begins_after_it_was_given_up_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on, calls = threading.Event(), []
-    bootstrap, over = threading.Thread._bootstrap, threading.Event()  # type: ignore[attr-defined]  # as above
+    bootstrap, over = threading.Thread._bootstrap, threading.Event()  # type: ignore[attr-defined]  # Python's own
 
     def late(thread: threading.Thread) -> None:
         goes_on.wait(20)
         bootstrap(thread)
         over.set()
 
-    monkeypatch.setattr(started, "_START_S", 0.2)
+    monkeypatch.setattr("reactorcide.threads._START_S", 0.2)
     monkeypatch.setattr(threading.Thread, "_bootstrap", late)
     with pytest.raises(InfrastructureError):
         start_thread(lambda: calls.append("called"), "test")

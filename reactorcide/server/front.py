@@ -1,6 +1,5 @@
 """The loop: it waits for all clients at once, has threads answer requests, and closes slow connections."""
 
-import errno
 import logging
 import os
 import resource
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
+from reactorcide.imports import shortage_of
 from reactorcide.lib.networks import network_of
 from reactorcide.server.connection import Connection
 from reactorcide.server.exchange import IS_A_QUESTION, Exchange, make_environ
@@ -39,7 +39,6 @@ _TURN_EVENTS = 16
 _TURN_S = 0.005
 """The most time per turn of the loop for one share, or for new clients."""
 _SWEEP_S = 0.5
-_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SHORTAGE_LOG_S = 60
 """The interval of the log's line that connections cannot be accepted."""
 _UNSENT_BYTES = 128 << 10
@@ -215,9 +214,10 @@ class Front:
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except (OSError, MemoryError) as exc:
-                if isinstance(exc, OSError) and exc.errno not in _SHORTAGES:
+                shortage = shortage_of(exc)
+                if shortage is None:
                     raise
-                self._log_shortage(exc)
+                self._log_shortage(shortage)
                 if not self._make_room(lambda share: len(share.connections)):
                     # The client still waits to be accepted, and would wake the loop at once.
                     self._selector.unregister(listener)
@@ -227,17 +227,16 @@ class Front:
                 self._add(sock, address)
             except MemoryError as exc:
                 sock.close()
-                self._log_shortage(exc)
+                self._log_shortage(shortage_of(exc))
             except OSError as exc:
                 log.debug("a connection broke while it was accepted: %s", exc)
                 sock.close()
 
-    def _log_shortage(self, exc: OSError | MemoryError) -> None:
+    def _log_shortage(self, shortage: str | None) -> None:
         """Log, at most once in a while, what is missing for new connections."""
         if monotonic() >= self._next_shortage_log:
             self._next_shortage_log = monotonic() + _SHORTAGE_LOG_S
-            missing = exc.strerror if isinstance(exc, OSError) else os.strerror(errno.ENOMEM)
-            log.error("connections cannot be accepted: %s", missing)
+            log.error("connections cannot be accepted: %s", shortage)
 
     def _add(self, sock: socket.socket, address: Any) -> None:
         while self._is_full() and self._make_room(lambda share: len(share.connections)):

@@ -20,8 +20,8 @@ log = logging.getLogger("reactorcide.janitor")
 
 _PURGE_EVERY_S = 5.0
 _ROUND_EVERY_S = 300.0
-_DAY_S = 86_400.0
-MAX_PUT_MS = 86_400_000
+_DAY_S = retention.DAY_MS / 1000
+_MAX_PUT_MS = retention.DAY_MS
 """Longer than storing any object takes."""
 
 
@@ -60,7 +60,7 @@ class Janitor:
                 Duty(
                     "remove incomplete objects",
                     _ROUND_EVERY_S,
-                    lambda: context.objects.remove_leftovers(MAX_PUT_MS / 1000),
+                    lambda: context.objects.remove_leftovers(_MAX_PUT_MS / 1000),
                     _ROUND_EVERY_S,
                 ),
                 Duty("remove objects without a row", _DAY_S, self._remove_orphans, _ROUND_EVERY_S),
@@ -102,7 +102,7 @@ class Janitor:
             self._stopping.wait(_PURGE_EVERY_S)
 
     def _remove_orphans(self) -> None:
-        remove_orphans(self._context, before_id=first_id(now_ms() - MAX_PUT_MS))
+        remove_orphans(self._context, before_id=first_id(now_ms() - _MAX_PUT_MS))
 
     def _remove_jobs(self) -> None:
         retention.apply(self._context, self._policy, by=audit.service(), stopping=self._stopping.is_set)

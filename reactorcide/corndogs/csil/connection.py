@@ -17,6 +17,7 @@ from reactorcide.corndogs.csil.envelope import (
     encode_request,
 )
 from reactorcide.domain.errors import CorndogsUnavailable
+from reactorcide.threads import start_thread
 
 # The most that a released server accepts and sends by default: a payload of 16 MiB, and what is around it.
 _MAX_FRAME_BYTES = 17 << 20
@@ -124,8 +125,7 @@ class _Connection:
         self._waiting: dict[int, _Call] = {}
         self._abandoned = 0
         self._buffer = bytearray()
-        self._thread = threading.Thread(target=self._run, name="corndogs-csil", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, "corndogs-csil")
 
     def call(self, operation: str, payload: bytes, end_s: float) -> Response:
         """Send a request and return its response. Raises ``CorndogsUnavailable``."""

@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 
 from reactorcide.corndogs.csil.envelope import HEADER_BYTES
 from reactorcide.corndogs.task import MAX_MESSAGE_BYTES
+from reactorcide.threads import start_thread
 
 _MAX_FRAME_BYTES = MAX_MESSAGE_BYTES + (1 << 20)
 _MAX_CONNECTIONS = 256
@@ -37,8 +37,7 @@ class CsilServer:
         """Serve until ``stop``. Call it once."""
         self._executor = executor
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="corndogs-csil-server", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, "corndogs-csil-server")
 
     def stop(self, deadline_s: float) -> None:
         """Close the listener, read no more, give running calls that long, and close all connections."""

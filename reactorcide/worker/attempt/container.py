@@ -187,7 +187,6 @@ class Container:
         """
         gives_up_at = monotonic() + _UNSEEN_HAND_OVER_S
         tries = 0
-        is_killed = False
         while True:
             began_at = monotonic()
             # Checked before the copy is read, because the copy is complete only after the container's end.
@@ -200,7 +199,7 @@ class Container:
                     return
                 if ended is not None:
                     self.progress = Progress.PREPARING
-                    if is_killed and self.late is not None:
+                    if self._killed_because is not None and self.late is not None:
                         raise JobFailed(self.late + quoted_output(printed))
                     raise self._not_run(ended, problem, printed)
             except EngineUnavailable as exc:
@@ -210,12 +209,11 @@ class Container:
                     # An unreadable copy may contain the acknowledgement.
                     log.warning("the command counts as run: %s", exc, extra=self._log_fields)
                     return
-            if monotonic() >= gives_up_at and not is_killed:
+            if monotonic() >= gives_up_at and self._killed_because is None:
                 if self._patiently(lambda: self._runner.is_paused(self.container_id)):
                     self.late, problem = None, "somebody has paused its container before it took the command"
                 self._killed_because = self.late or problem
                 self.signal("KILL")
-                is_killed = True
             self._patiently.rest(LOOK_S)
 
     def _launcher_exit(self) -> Exit | None:
